@@ -1,0 +1,285 @@
+"""Decode a table's images once, in several processes, into the packed store."""
+
+import csv
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import as_completed
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import PIL
+
+from dermdistill.data.decode import BrokenImageError, check_size, decode
+from dermdistill.data.store import FORMAT, IMAGES, INDEX, INDEX_COLUMNS, SETTINGS, Store
+from dermdistill.data.store import digest as store_digest
+from dermdistill.data.workers import cores, process_pool
+from dermdistill.errors import DataError, RunError
+from dermdistill.run import atomic_write, digest_of, write_json
+
+__all__ = ["Store", "decode", "pack"]
+
+JOURNAL = "journal.jsonl"  # which chunks of a pack are done; gone when all are
+CHUNK = 64  # images a worker packs before the journal notes them: what a kill can cost
+COPY_ROWS = 256  # rows moved at once where broken images leave gaps
+SPARE_BYTES = 64 * 2**20  # left free beside the store: journal, index and the system's own needs
+
+
+def pack(table, folder: str | os.PathLike, px: int = 224, crop: str = "centre",
+         workers: int | None = None, progress: bool = True) -> Store:  # fmt: skip
+    """Decode a table's images once into a memory-mapped store.
+
+    The folder appears when it is whole. Until then the work lies beside it, in
+    `.<folder>.packing`, and the same command continues it after a kill or a full disk. A
+    finished store of the same images, size and crop is opened at once.
+
+    Args:
+        table: anything whose `frame` has the columns id and path (`data.table.Table`).
+        folder: where the store goes: new, empty, or an earlier store of the same.
+        px: side of the packed images in pixels, 1 to 4096.
+        crop: "centre", "squash" or "pad" (see `decode`).
+        workers: processes; None takes one a core. The store does not depend on it.
+        progress: show time left on a terminal, and print the outcome in one line.
+
+    Returns:
+        The store. Images that cannot be decoded have no row; they are in `broken`.
+
+    Raises:
+        DataError: the folder holds something else, the disk is full, or no image is readable.
+        ConfigError: `px` or `crop` is not allowed.
+    """
+    check_size(px, crop)
+    folder = Path(folder).absolute()
+    items = list(zip(map(str, table.frame["id"]), map(str, table.frame["path"]), strict=True))
+    if not items:
+        raise DataError("the table has no images, so there is nothing to pack; check its folder")
+    key = {"format": FORMAT, "px": px, "crop": crop, "count": len(items),
+           "source_digest": digest_of([[name, _size(path)] for name, path in items])}  # fmt: skip
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        return _reused(folder, key)
+    work = folder.with_name(f".{folder.name}.packing")
+    with _disk_errors_told(folder):
+        if not _finished(work, key):
+            done = _begin(work, key)
+            with _reporter(len(items), progress) as advance:
+                _decode_all(work, key, items, done, workers or cores(), advance)
+            _finish(work, key, items, done)
+        (work / JOURNAL).unlink(missing_ok=True)
+        if folder.exists():
+            folder.rmdir()
+        os.rename(work, folder)
+    store = Store.open(folder)
+    if progress:
+        listed = f", listed in {SETTINGS}" if store.broken else ""
+        print(f"packed {len(store)} images of {px} px into {folder}; {len(store.broken)} broken"
+              f"{listed}", file=sys.stderr)  # fmt: skip
+    return store
+
+
+def _size(path: str) -> int:
+    """Bytes of a source file, -1 where it is missing: tells other images of the same ids."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
+def _reused(folder: Path, key: dict) -> Store:
+    """The store that is already there, if it is the one that is wanted."""
+    store = Store.open(folder)
+    found = {"px": store.px, "crop": store.crop, "count": len(store) + len(store.broken),
+             "source_digest": store.source_digest}  # fmt: skip
+    words = {"count": "images", "source_digest": "ids and file sizes (digest)"}
+    differ = [f"{words.get(name, name)}: {value} there, {key[name]} wanted"
+              for name, value in found.items() if value != key[name]]  # fmt: skip
+    if differ:
+        raise DataError(f"{folder} holds another packed store ({'; '.join(differ)}); choose "
+                        "another folder, or delete this one to pack it anew")  # fmt: skip
+    return store
+
+
+def _begin(work: Path, key: dict) -> dict[int, list]:
+    """Make or continue the working folder; returns the chunks that are done, by first row."""
+    if (work / JOURNAL).exists():
+        done = _continued(work, key)
+        if done is not None:
+            return done
+    shutil.rmtree(work, ignore_errors=True)
+    row_bytes = key["px"] ** 2 * 3
+    needed = key["count"] * row_bytes + SPARE_BYTES
+    work.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(work.parent).free
+    if free < needed:
+        raise DataError(f"{key['count']} images of {key['px']} px need {needed / 2**20:.0f} MB, "
+                        f"{work.parent} has {free / 2**20:.0f} MB free; free the disk, choose "
+                        "another folder or a smaller px")  # fmt: skip
+    work.mkdir()
+    shape = (key["count"], key["px"], key["px"], 3)
+    np.lib.format.open_memmap(work / IMAGES, "w+", np.uint8, shape)
+    (work / JOURNAL).write_text(json.dumps(key) + "\n", encoding="utf-8")
+    return {}
+
+
+def _continued(work: Path, key: dict) -> dict[int, list] | None:
+    """Chunks of an interrupted pack whose pixels are still what the journal says.
+
+    None where the work belongs to other settings or cannot be read. A line that a kill cut off is
+    passed over; pixels that a power cut lost are decoded again.
+    """
+    lines = (work / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines()
+    try:
+        images = np.load(work / IMAGES, mmap_mode="r")
+        if json.loads(lines[0]) != key or len(images) != key["count"]:
+            return None
+    except (OSError, ValueError, IndexError):
+        return None
+    done: dict[int, list] = {}
+    for line in lines[1:]:
+        with suppress(ValueError):
+            first, results = json.loads(line)
+            if all(reason or hashlib.sha256(images[row]).hexdigest() == pixels_sha256
+                   for row, (reason, _, pixels_sha256) in enumerate(results, first)):  # fmt: skip
+                done[first] = results
+    return done
+
+
+def _decode_all(work: Path, key: dict, items: list, done: dict[int, list], workers: int,
+                advance: Callable[[int], None]) -> None:  # fmt: skip
+    """Decode the chunks that are not done yet and note each in the journal."""
+    chunks = [first for first in range(0, len(items), CHUNK) if first not in done]
+    advance(sum(map(len, done.values())))
+    offset = np.load(work / IMAGES, mmap_mode="r").offset
+    tasks = [(work / IMAGES, offset, key["px"], key["crop"], first,
+              [path for _, path in items[first:first + CHUNK]]) for first in chunks]  # fmt: skip
+    with open(work / JOURNAL, "a", encoding="utf-8") as journal:
+        journal.write("\n")  # a line that a kill cut off ends here
+        for first, results in _results(tasks, min(workers, len(tasks))):
+            done[first] = results
+            journal.write(json.dumps([first, results]) + "\n")
+            journal.flush()
+            advance(len(results))
+
+
+def _results(tasks: list, workers: int) -> Iterator[tuple[int, list]]:
+    """Results of the chunks as they end: in this process for one worker, else in a pool."""
+    if workers <= 1:
+        yield from map(_pack_chunk, tasks)
+        return
+    with process_pool(workers) as pool:
+        for future in as_completed([pool.submit(_pack_chunk, task) for task in tasks]):
+            yield future.result()
+
+
+def _pack_chunk(task: tuple) -> tuple[int, list]:
+    """Decode some images into their rows.
+
+    Returns the first row and, for each image, [reason or None, source and pixel SHA-256].
+    """
+    path, offset, px, crop, first, sources = task
+    results = []
+    with open(path, "r+b") as file:
+        for row, source in enumerate(sources, first):
+            try:
+                data = Path(source).read_bytes()
+                image = decode(data, px, crop)
+            except (OSError, BrokenImageError) as error:
+                results.append([_reason(error), None, None])
+                continue
+            # Not through a map: on a full disk a write is an error to tell, a map is a crash.
+            file.seek(offset + row * image.nbytes)
+            file.write(image)
+            results.append([None, hashlib.sha256(data).hexdigest(),
+                            hashlib.sha256(image).hexdigest()])  # fmt: skip
+    return first, results
+
+
+def _reason(error: OSError | BrokenImageError) -> str:
+    if isinstance(error, BrokenImageError):
+        return error.reason
+    if isinstance(error, FileNotFoundError):
+        return "does not exist"
+    return f"cannot be read ({error.strerror})"
+
+
+def _finished(work: Path, key: dict) -> bool:
+    """Whether the working folder is a whole store that only lacks its final name."""
+    try:
+        store = Store.open(work)
+    except DataError:
+        return False
+    return (store.px, store.crop, store.source_digest) == (
+        key["px"], key["crop"], key["source_digest"])  # fmt: skip
+
+
+def _finish(work: Path, key: dict, items: list, done: dict[int, list]) -> None:
+    """Close the gaps of broken images and write the index and the settings.
+
+    Every step can be killed and done again: until the images have as many rows as the settings
+    say, the working folder is no store.
+    """
+    results = [result for first in sorted(done) for result in done[first]]
+    names = [name for name, _ in items]
+    good = [row for row, (reason, *_) in enumerate(results) if reason is None]
+    broken = [{"id": names[row], "reason": reason}
+              for row, (reason, *_) in enumerate(results) if reason is not None]  # fmt: skip
+    if not good:
+        raise DataError(f"none of the {len(items)} images can be decoded (the first, "
+                        f"{names[0]}, {results[0][0]}); check the table's folder")  # fmt: skip
+    ids, sources, pixels = [names[row] for row in good], *zip(
+        *(results[row][1:] for row in good), strict=True)  # fmt: skip
+    with atomic_write(work / INDEX) as temporary, open(
+            temporary, "w", encoding="utf-8", newline="") as file:  # fmt: skip
+        writer = csv.writer(file)
+        writer.writerow(INDEX_COLUMNS)
+        writer.writerows(zip(ids, sources, pixels, strict=True))
+    write_json(work / SETTINGS, {
+        **key, "count": len(ids), "bytes": len(ids) * key["px"] ** 2 * 3,
+        "digest": store_digest(key["px"], key["crop"], ids, list(pixels)),
+        "pillow": PIL.__version__, "broken": broken,
+    })  # fmt: skip
+    _keep_rows(work / IMAGES, good)
+
+
+def _keep_rows(path: Path, rows: list[int]) -> None:
+    """Bring a store's images to the disk, without the gaps of broken ones."""
+    images = np.load(path, mmap_mode="r")
+    if len(rows) == len(images):
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+        return
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        header = np.lib.format.header_data_from_array_1_0(images)
+        header["shape"] = (len(rows), *images.shape[1:])
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(rows), COPY_ROWS):
+            file.write(images[rows[start : start + COPY_ROWS]])
+
+
+@contextmanager
+def _disk_errors_told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RunError) as error:
+        why = "the disk is full" if getattr(error, "errno", 0) == errno.ENOSPC else error
+        raise DataError(f"cannot pack into {folder}: {why}. Free the disk or choose another folder,"
+                        " and run the same command again: it continues") from error  # fmt: skip
+
+
+@contextmanager
+def _reporter(total: int, progress: bool) -> Iterator[Callable[[int], None]]:
+    """A bar with the time left on a terminal, silence elsewhere."""
+    from rich.console import Console  # workers never need it
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if not (progress and console.is_terminal):
+        yield lambda _: None
+        return
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("packing", total=total)
+        yield lambda images: bar.advance(task, images)
