@@ -1,0 +1,69 @@
+"""Losses on logits: weighted cross entropy, and distillation of softened probabilities."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dermdistill.losses.precision import at_least_single, double
+
+
+def cross_entropy_loss(
+    logits: Float[Tensor, "samples classes"],
+    target: Int[Tensor, " samples"],
+    class_weights: Float[Tensor, " classes"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean cross entropy in nats, each sample counted by the weight of its class.
+
+    Rare classes are weighted up and the sum is divided by the weights of the batch, so that the
+    scale does not depend on which classes a batch happens to hold.
+
+    Args:
+        logits: unnormalised scores.
+        target: class of each sample, in [0, classes).
+        class_weights: at least 0 each; None counts every sample once.
+
+    Returns:
+        At least 0; 0 where every sample is certain and right, or where no sample counts.
+
+    Source: SSD-KD (arXiv:2203.11490), the term L_WCE; the official code weights by
+        N_total / N_class of the training fold.
+    """
+    (logits,) = at_least_single(logits)
+    if class_weights is None:
+        class_weights = logits.new_ones(logits.shape[1])
+    class_weights = class_weights.to(logits)
+    total = F.cross_entropy(logits, target, class_weights, reduction="sum")
+    # The smallest normal number only matters where the sum of weights is 0, as the total is then.
+    return total / class_weights[target].sum().clamp_min(torch.finfo(logits.dtype).tiny)
+
+
+def kd_loss(
+    student_logits: Float[Tensor, "samples classes"],
+    teacher_logits: Float[Tensor, "samples classes"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Divergence in nats of the student's softened probabilities from the teacher's, times T^2.
+
+    The factor T^2 keeps the gradient's size nearly independent of the temperature.
+
+    Args:
+        student_logits: unnormalised scores.
+        teacher_logits: unnormalised scores; they receive no gradient.
+        temperature: > 0; the higher, the more the wrong classes' relations count.
+
+    Returns:
+        At least 0; 0 where both agree up to a constant a sample, or where there is no sample.
+
+    Source: Hinton et al. 2015 (arXiv:1503.02531); summed over classes, mean over samples.
+    """
+    # In float32 the terms of a small divergence cancel to something below 0.
+    student, teacher = double(student_logits), double(teacher_logits.detach())
+    divergence = F.kl_div(
+        F.log_softmax(student / temperature, dim=1),
+        F.log_softmax(teacher / temperature, dim=1),
+        reduction="sum",
+        log_target=True,
+    )
+    loss = divergence * (temperature**2 / max(len(student), 1))
+    return loss.to(at_least_single(student_logits, teacher_logits)[0].dtype)
