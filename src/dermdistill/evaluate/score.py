@@ -1,0 +1,58 @@
+"""A trained network's figures and files on the held-out parts."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch.utils.flop_counter import FlopCounterMode
+
+from dermdistill.data.dataset import Dataset
+from dermdistill.evaluate.metrics import classification_metrics
+from dermdistill.evaluate.predict import as_predictions, predict_logits
+from dermdistill.models import Backbone
+
+HELD_OUT = ("validation", "test")
+FLOPS_PER_MULTIPLY_ADD = 2
+MEGABYTE = 1_000_000
+
+
+def score(network: Backbone, data: Dataset, folder: Path, fabric: Fabric) -> dict[str, Any]:
+    """Metrics on validation and test, and what the network costs; writes predictions as CSV.
+
+    Files: `predictions-PART.csv` in ISIC's submission form and `truth-PART.csv` beside it.
+
+    Args:
+        network: the network to judge.
+        data: the parts.
+        folder: the run directory.
+        fabric: device and number format to predict with.
+
+    Returns:
+        One dict of metrics a part, and "cost".
+    """
+    network = network.to(fabric.device, memory_format=torch.channels_last)
+    metrics = {}
+    for name in HELD_OUT:
+        part = getattr(data, name)
+        predictions = as_predictions(predict_logits(network, part, fabric), part, data.classes)
+        predictions.save(folder / f"predictions-{name}.csv")
+        predictions.save_truth(folder / f"truth-{name}.csv")
+        metrics[name] = classification_metrics(predictions)
+    return metrics | {"cost": cost(network, data.store.px)}
+
+
+@torch.no_grad()
+def cost(network: Backbone, input_px: int) -> dict[str, Any]:
+    """Parameters, multiply-adds of one image (convolutions and matrices), weights in MB."""
+    network.eval()
+    image = next(network.parameters()).new_zeros(1, 3, input_px, input_px)
+    with FlopCounterMode(display=False) as counter:
+        network(image)
+    tensors = [*network.parameters(), *network.buffers()]
+    return {
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "multiply_adds": counter.get_total_flops() // FLOPS_PER_MULTIPLY_ADD,
+        "size_mb": sum(t.numel() * t.element_size() for t in tensors) / MEGABYTE,
+        "input_px": input_px,
+    }
