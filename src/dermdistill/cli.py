@@ -1,0 +1,140 @@
+"""The command line: every job of the package by name, with `--help` that imports no torch."""
+
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from dermdistill import commands
+from dermdistill.config import Config
+from dermdistill.errors import ConfigError, DermdistillError, unknown_name
+from dermdistill.run import RESEARCH_NOTICE
+
+DESCRIPTION = (
+    "Distil dermoscopy classifiers small enough for a phone, and prove how good they are. "
+    + RESEARCH_NOTICE
+)
+WITH_CONFIG: dict[str, Callable] = {"teach": commands.teach, "distill": commands.distill}
+COMMANDS: dict[str, Callable] = {
+    **WITH_CONFIG,
+    "evaluate": commands.evaluate,
+    "export": commands.export,
+    "report": commands.report,
+    "methods": commands.methods,
+    "demo": commands.demo,
+}
+DATA: dict[str, Callable] = {
+    "fetch": commands.data_fetch,
+    "synth": commands.data_synth,
+    "pack": commands.data_pack,
+    "split": commands.data_split,
+    "audit": commands.data_audit,
+}
+EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+UNKNOWN_KEY = re.compile(r"(?:Key|key|Option|option)s? ['\"]([\w.]+)['\"]")
+
+
+class Parser(ArgumentParser):
+    """jsonargparse's parser, whose complaints end as the package's own errors."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:
+        """Raise instead of printing the usage; add the nearest names to an unknown one."""
+        text = " ".join(str(message).split())
+        unknown = [word.split("=")[0] for word in text.split() if word.startswith("--")]
+        if "nrecognized arguments" in text and unknown:
+            raise unknown_name("option", unknown[0], self._known())
+        key = UNKNOWN_KEY.search(text)
+        if key and "not expected" in text:
+            raise unknown_name("setting", key[1], [name[2:] for name in self._known()])
+        raise ConfigError(f"{text}\nSee `{self.prog} --help`.")
+
+    def _known(self) -> list[str]:
+        return [name for name in self._option_string_actions if name.startswith("--")]
+
+
+def _first_line(function: Callable) -> str:
+    return (function.__doc__ or "").strip().splitlines()[0]
+
+
+def _command_parser(name: str, function: Callable) -> Parser:
+    """The parser of one command: a whole config, or the arguments of a function."""
+    parser = Parser(prog=f"dermdistill {name}", description=_first_line(function),
+                    print_config="--print-config")  # fmt: skip
+    if name in WITH_CONFIG:
+        parser.add_argument("--config", action="config", help="a YAML recipe; options override it")
+        parser.add_class_arguments(Config)
+    else:
+        parser.add_function_arguments(function, as_positional=True)
+    return parser
+
+
+def _listing(prog: str, description: str, commands: dict[str, Callable]) -> str:
+    """The help text of a group of commands."""
+    rows = "\n".join(f"  {name:<10} {_first_line(function)}" for name, function in commands.items())
+    return (
+        f"usage: {prog} COMMAND ...\n\n{description}\n\ncommands:\n{rows}\n\n"
+        f"`{prog} COMMAND --help` explains one.\n"
+    )
+
+
+def _dispatch(argv: list[str]) -> int:
+    groups = {"data": DATA}
+    prog, table = "dermdistill", COMMANDS
+    description = DESCRIPTION
+    if argv and argv[0] in groups:
+        prog, table = f"dermdistill {argv[0]}", groups[argv[0]]
+        description = "Fetch, make, decode, split and examine images."
+        argv = argv[1:]
+    if not argv or argv[0] in ("-h", "--help"):
+        listed = dict(table)
+        if table is COMMANDS:
+            listed = {"data ...": _data_group, **listed}
+        print(_listing(prog, description, listed), end="")
+        return 0
+    if argv[0] == "--version":
+        import importlib.metadata
+
+        print(f"dermdistill {importlib.metadata.version('dermdistill')}")
+        return 0
+    name = argv[0]
+    if name not in table:
+        raise unknown_name("command", name, [*table, *(groups if table is COMMANDS else ())])
+    parser = _command_parser(f"{prog.removeprefix('dermdistill')} {name}".strip(), table[name])
+    parsed = parser.parse_args(argv[1:])
+    return table[name](**_arguments(parser, parsed, name)) or 0
+
+
+def _data_group() -> None:
+    """Fetch, make, decode, split and examine images (`dermdistill data --help`)."""
+
+
+def _arguments(parser: Parser, parsed: Namespace, name: str) -> dict[str, Any]:
+    values = vars(parser.instantiate_classes(parsed))
+    values = {k: v for k, v in values.items() if k not in ("config", "print_config")}
+    return {"config": Config(**values)} if name in WITH_CONFIG else values
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; a user's error is one message and exit code 2, never a trace."""
+    warnings.showwarning = _show_warning
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except DermdistillError as error:
+        print(f"dermdistill: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("dermdistill: interrupted; the same command continues it", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """Our own warnings as one line; others only where their authors want to see them."""
+    if "dermdistill" in filename:
+        print(f"dermdistill: warning: {message}", file=sys.stderr)

@@ -1,0 +1,252 @@
+"""Teacher, pretext, student: the stages of a distillation, each a run directory.
+
+A stage's directory is named by the digest of all that its result depends on, so a finished stage
+is found again by whoever asks for the same, and never by anyone who asks for something else.
+"""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from lightning_fabric import Fabric
+from torch import nn
+
+from dermdistill.config import Config, FitConfig, NetworkConfig, load_config, to_dict
+from dermdistill.data.dataset import Dataset, open_dataset
+from dermdistill.errors import ConfigError, RunError
+from dermdistill.evaluate.score import score
+from dermdistill.methods import Method, build_method
+from dermdistill.models import Backbone, build_backbone, freeze, load_network, require_network
+from dermdistill.models.weights import read_state
+from dermdistill.run import (
+    BEST,
+    CONFIG,
+    METRICS,
+    PROVENANCE,
+    digest_file,
+    digest_of,
+    provenance,
+    read_json,
+    write_json,
+    write_text,
+)
+from dermdistill.runtime import seed_step, start_fabric
+from dermdistill.train import Learner, Trainer
+from dermdistill.train.checkpoint import CHECKPOINT
+from dermdistill.train.schedule import class_weights
+from dermdistill.types import Batch, Taps, Widths
+
+SHOWN_DIGITS = 10  # of a digest in a directory's name
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training with a result of its own.
+
+    Args:
+        kind: "teacher", "pretext" or "student".
+        title: what the directory's name says beside the kind.
+        network: what is trained; for a pretext the frozen teacher's.
+        method: how.
+        fit: how long, how fast.
+        upstream: run directories that it builds on, by kind.
+    """
+
+    kind: str
+    title: str
+    network: NetworkConfig
+    method: Method
+    fit: FitConfig
+    upstream: dict[str, Path]
+
+    def key(self, config: Config, data: Dataset) -> dict[str, Any]:
+        """All that the result depends on, as plain values."""
+        start = self.network.weights
+        return {
+            "kind": self.kind,
+            "network": to_dict(self.network)
+            | ({"weights": digest_file(start)} if Path(start).is_file() else {}),
+            "method": [self.title if self.kind == "student" else self.kind, asdict(self.method)],
+            "fit": to_dict(self.fit),
+            "views": to_dict(config.views),
+            "seed": config.seed,
+            "precision": config.precision,
+            "validation_fold": config.data.validation_fold,
+            "data": data.identity,
+            "upstream": {k: digest_file(v / BEST) for k, v in sorted(self.upstream.items())},
+        }
+
+
+def distill(config: Config, progress: bool = True) -> Path:
+    """Train what is missing of teacher, pretext and student; return the student's run directory.
+
+    A killed call continues where it stood; a finished stage is not trained again.
+
+    Raises:
+        ConfigError: a name or value is wrong; nothing was read or written.
+        DataError: the images cannot be used.
+        RunError: a run directory cannot be used, or training diverged.
+    """
+    student = config.student
+    method = build_method(student.method, student.options)
+    require_network(student.network.name)
+    upstream = {}
+    if method.teacher != "none":
+        upstream["teacher"] = teach(config, progress)
+    data, fabric = _prepare(config, progress)
+    pretext = method.pretext()
+    if pretext is not None:
+        stage = Stage("pretext", type(pretext).__name__.lower(), config.teacher.network, pretext,
+                      config.pretext.fit, dict(upstream))  # fmt: skip
+        upstream["pretext"] = _run(stage, config, data, fabric, progress)
+    stage = Stage("student", student.method, student.network, method, student.fit, upstream)
+    return _run(stage, config, data, fabric, progress)
+
+
+def teach(config: Config, progress: bool = True) -> Path:
+    """Train the teacher, or find it trained; return its run directory."""
+    if config.teacher.run:
+        return _given_teacher(Path(config.teacher.run))
+    require_network(config.teacher.network.name)
+    data, fabric = _prepare(config, progress)
+    stage = Stage("teacher", config.teacher.network.name, config.teacher.network,
+                  build_method("supervised"), config.teacher.fit, {})  # fmt: skip
+    return _run(stage, config, data, fabric, progress)
+
+
+def evaluate(run: Path, progress: bool = True) -> dict[str, Any]:
+    """Score a finished run again on the held-out images of its own config.
+
+    Raises:
+        RunError: it is no finished run of a network, or its data are others now.
+    """
+    metrics, origin = read_json(run / METRICS), read_json(run / PROVENANCE)
+    config = load_config(run / CONFIG)
+    data, fabric = _prepare(config, progress)
+    if data.identity != origin["key"]["data"]:
+        raise RunError(
+            f"{run} was trained on other images or another split: its digests are "
+            f"{origin['key']['data']}, today's are {data.identity}. Restore the data it names, or "
+            "train anew"
+        )
+    metrics |= score(load_network(run), data, run, fabric)
+    write_json(run / METRICS, metrics)
+    return metrics
+
+
+def _given_teacher(run: Path) -> Path:
+    if not (run / METRICS).exists():
+        raise RunError(f"teacher.run is {run}, which is no finished run (no {METRICS}); finish it "
+                       "with `dermdistill teach`, or leave teacher.run empty")  # fmt: skip
+    return run
+
+
+def _prepare(config: Config, progress: bool) -> tuple[Dataset, Fabric]:
+    data = open_dataset(config.data, Path(config.output), progress)
+    return data, start_fabric(config.precision, config.device)
+
+
+def _run(stage: Stage, config: Config, data: Dataset, fabric: Fabric, progress: bool) -> Path:
+    """The stage's run directory, trained and scored if it was not."""
+    key = stage.key(config, data)
+    name = f"{stage.kind}-{stage.title}-{digest_of(key)[:SHOWN_DIGITS]}"
+    folder = Path(config.output) / name
+    if (folder / METRICS).exists():
+        if progress:
+            print(f"{stage.kind}: found finished in {folder}")
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_origin(folder, stage, config, data, key)
+    state = _trainer(stage, config, data, fabric, folder, progress).run()
+    if stage.kind == "pretext":
+        metrics = {"validation": {"loss": state.best_figure}}
+    else:
+        metrics = score(load_network(folder), data, folder, fabric)
+    write_json(folder / METRICS, metrics | {
+        "selected_epoch": state.best_epoch, "epochs": state.epoch, "steps": state.step,
+        "wall_s": state.wall_s,
+    })  # fmt: skip
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return folder
+
+
+def _write_origin(
+    folder: Path, stage: Stage, config: Config, data: Dataset, key: dict[str, Any]
+) -> None:
+    """The resolved config and the provenance, before step 1."""
+    write_text(folder / CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False))
+    runs = {f"{kind}_run": Path("..", run.name) if run.parent == folder.parent else run.resolve()
+            for kind, run in stage.upstream.items()}  # fmt: skip
+    write_json(folder / PROVENANCE, provenance(
+        config.seed,
+        stage=stage.kind,
+        method=stage.title if stage.kind == "student" else type(stage.method).__name__.lower(),
+        hyper_parameters=asdict(stage.method),
+        network=stage.network.name,
+        network_config=to_dict(stage.network),
+        classes=list(data.classes),
+        input_px=data.store.px,
+        crop=data.store.crop,
+        store={"folder": str(data.store.folder.resolve()), "digest": data.store.digest},
+        split={"digest": data.split.digest, "protocol": data.split.protocol,
+               "validation_fold": config.data.validation_fold},
+        images={part: len(getattr(data, part)) for part in ("train", "validation", "test")},
+        key=key,
+        **{"teacher_run": None, "pretext_run": None} | {k: str(v) for k, v in runs.items()},
+    ))  # fmt: skip
+
+
+def _trainer(
+    stage: Stage, config: Config, data: Dataset, fabric: Fabric, folder: Path, progress: bool
+) -> Trainer:
+    """Everything a stage trains with, built from its seed."""
+    seed_step(config.seed, "init", stage.kind)
+    teacher = _frozen_teacher(stage.upstream.get("teacher"), data, fabric)
+    px, classes = data.store.px, len(data.classes)
+    widths = teacher and teacher.widths(px)
+    network = None if stage.kind == "pretext" else build_backbone(stage.network, classes)
+    adapters = stage.method.adapters(network and network.widths(px), widths)
+    counts = torch.from_numpy(np.bincount(data.train.labels, minlength=classes))
+    weights = class_weights(counts, stage.fit.class_weight_power)
+    pretext = _frozen_pretext(stage, widths, fabric)
+    return Trainer(
+        learner=Learner(network, adapters, stage.method, weights, pretext),
+        teach=partial(_taught, teacher, fabric), data=data, config=stage.fit, views=config.views,
+        seed=config.seed, fabric=fabric, folder=folder, stage=stage.kind, shown=progress,
+    )  # fmt: skip
+
+
+def _frozen_teacher(run: Path | None, data: Dataset, fabric: Fabric) -> Backbone | None:
+    """The teacher of a run, as a constant on the device."""
+    if run is None:
+        return None
+    taught = tuple(read_json(run / PROVENANCE)["classes"])
+    if taught != data.classes:
+        raise ConfigError(
+            f"the teacher in {run} knows the classes {', '.join(taught)}; the data have "
+            f"{', '.join(data.classes)}. Train a teacher on these data (leave teacher.run empty)"
+        )
+    return freeze(load_network(run)).to(fabric.device, memory_format=torch.channels_last)
+
+
+def _frozen_pretext(stage: Stage, teacher: Widths | None, fabric: Fabric) -> nn.ModuleDict | None:
+    """What the pretext stage trained, as a constant on the device."""
+    if "pretext" not in stage.upstream:
+        return None
+    heads = nn.ModuleDict(stage.method.pretext().adapters(None, teacher))
+    heads.load_state_dict(read_state(stage.upstream["pretext"] / BEST))
+    return freeze(heads).to(fabric.device)
+
+
+@torch.no_grad()
+def _taught(teacher: Backbone | None, fabric: Fabric, batch: Batch) -> Taps | None:
+    """A frozen teacher's taps on a batch's own views; None where nobody teaches."""
+    if teacher is None:
+        return None
+    images = batch.flat().contiguous(memory_format=torch.channels_last)
+    with fabric.autocast():
+        return teacher(images)
