@@ -1,4 +1,4 @@
-"""Compare this package's losses with golden values of the official SSD-KD code.
+"""Compare this package's methods and losses with golden values of the official SSD-KD code.
 
     python benchmarks/golden.py FILE.npz [FILE.npz ...]
 
@@ -16,10 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from dermdistill import losses
+from dermdistill.methods import Lesson, build_method
+from dermdistill.methods.view_pretext import ViewPretext
+from dermdistill.models import ProjectionHead, connector
+from dermdistill.types import Batch, Taps, Widths, rotated, total_loss
 
 BAR = 1e-6
 # An array whose largest number is below this is compared absolutely: its digits are rounding.
@@ -30,10 +33,12 @@ INPUTS = (
     *("conv_w", "conv_b", "bn_w", "bn_b"),
     *(f"{who}_head{layer}_{kind}" for who in "st" for layer in "12" for kind in "wb"),
 )
-TERMS = ("wce", "kd_normal", "kd_rotated", "ss", "dual_relational")
+METHODS_OF_FILE = ("kd", "fitnet", "rkd", "d_kd", "ssd_kd")
+TERMS = {
+    "wce": "cross_entropy", "kd_normal": "kd_upright", "kd_rotated": "kd_rotated", "ss": "view_kd",
+}  # fmt: skip
 KEPT = ("ssd_kd.keep_rotated", "ssd_kd.keep_ss")
 SIMILARITIES = ("ssd_kd.teacher_similarity", "ssd_kd.student_similarity")
-BATCH_NORM_EPS = 1e-5
 
 
 class GoldenFileError(Exception):
@@ -53,93 +58,83 @@ def read(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def connector(x: Mapping[str, Tensor]) -> Tensor:
-    """The student's map in the teacher's shape: convolution, batch norm, ReLU.
+def given(network: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
+    """A network in double precision with a file's weights, which are constants here."""
+    network.double().load_state_dict(weights, strict=False)
+    return network.requires_grad_(False)
 
-    The convolution halves or doubles the map where that fits, else it is a valid one, 1x1 for maps
-    of equal size.
-    """
-    size, wanted = x["s_map"].shape[-1], x["t_map"].shape[-1]
-    weights = x["conv_w"], x["conv_b"]
-    if size * 2 == wanted:
-        feature = F.conv_transpose2d(x["s_map"], *weights, stride=2, padding=1)
-    elif size == wanted * 2:
-        feature = F.conv2d(x["s_map"], *weights, stride=2, padding=1)
-    else:
-        feature = F.conv2d(x["s_map"], *weights)
-    feature = F.batch_norm(
-        feature, None, None, x["bn_w"], x["bn_b"], training=True, eps=BATCH_NORM_EPS
+
+def bridge(x: Mapping[str, Tensor]) -> nn.Module:
+    """The package's connector, in training mode, with the file's weights."""
+    student, teacher = (
+        Widths(x[f"{who}_map"].shape[1], x[f"{who}_map"].shape[-1], x[f"{who}_pool"].shape[1],
+               x[f"{who}_logits"].shape[1])
+        for who in "st"
+    )  # fmt: skip
+    names = {"0.weight": "conv_w", "0.bias": "conv_b", "1.weight": "bn_w", "1.bias": "bn_b"}
+    return given(connector(student, teacher), {ours: x[name] for ours, name in names.items()})
+
+
+def head(x: Mapping[str, Tensor], who: str) -> nn.Module:
+    """The package's projection head of "s" or "t" with the file's weights."""
+    names = {f"{place}.{kind}": f"{who}_head{layer}_{kind[0]}"
+             for place, layer in ((0, 1), (2, 2)) for kind in ("weight", "bias")}  # fmt: skip
+    return given(
+        ProjectionHead(x[f"{who}_pool"].shape[1]), {ours: x[name] for ours, name in names.items()}
     )
-    return feature.relu()
 
 
-def project(x: Mapping[str, Tensor], who: str) -> Tensor:
-    """Embeddings [images views width] behind the projection head of "s" or "t"."""
-    hidden = F.linear(x[f"{who}_pool"], x[f"{who}_head1_w"], x[f"{who}_head1_b"]).relu()
-    projected = F.linear(hidden, x[f"{who}_head2_w"], x[f"{who}_head2_b"])
-    return projected.unflatten(0, (len(x["target"]), -1))
+def lesson(x: Mapping[str, Tensor]) -> Lesson:
+    """A golden file as what a method sees of one step; no method looks at the images."""
+    images = len(x["target"])
+    views = len(x["s_logits"]) // images
+    teacher_head = head(x, "t")
+    return Lesson(
+        batch=Batch(torch.zeros(images, views, 3, 1, 1), x["target"], [""] * images),
+        student=Taps(x["s_map"], x["s_pool"], x["s_logits"]),
+        teacher=Taps(x["t_map"], x["t_pool"], x["t_logits"]),
+        adapters=nn.ModuleDict({
+            "connector": bridge(x), "student_head": head(x, "s"), "teacher_head": teacher_head,
+        }),
+        pretext=nn.ModuleDict({"teacher_head": teacher_head}),
+        class_weights=x["weight"],
+    )  # fmt: skip
 
 
 def values(x: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every loss of a golden file, with the official code's weights and temperatures."""
-    views = len(x["s_logits"]) // len(x["target"])
-    target_of_views = x["target"].repeat_interleave(views)
-    wce = losses.cross_entropy_loss(x["s_logits"], target_of_views, x["weight"])
-    kd = losses.kd_loss(x["s_logits"], x["t_logits"], temperature=5.0)
-    mapped = connector(x)
-    distance = losses.rkd_distance_loss(x["s_pool"], x["t_pool"])
-    angle = losses.rkd_angle_loss(x["s_pool"], x["t_pool"])
-    gram = losses.channel_gram_loss(mapped, x["t_map"])
-    relations = 25 * distance + 50 * angle
-    found = {
-        "kd": 0.5 * wce + 0.5 * kd,
-        "fitnet": losses.feature_mse_loss(mapped, x["t_map"]) + 0.01 * wce,
-        "rkd": relations + 3 * wce,
-        "d_kd": 0.5 * wce + 0.5 * kd + relations + 1000 * gram,
-        "rkd_distance": distance,
-        "rkd_angle": angle,
-        "channel_gram": gram,
+    """Every value of a golden file: totals and terms of the methods, relations of the losses."""
+    seen = lesson(x)
+    found = {name: total_loss(build_method(name).terms(seen)) for name in METHODS_OF_FILE}
+    terms = build_method("ssd_kd").terms(seen)
+    found |= {f"ssd_kd.{name}": terms[ours][1] for name, ours in TERMS.items()}
+    mapped = seen.adapters["connector"](x["s_map"])
+    found |= {
+        "rkd_distance": losses.rkd_distance_loss(x["s_pool"], x["t_pool"]),
+        "rkd_angle": losses.rkd_angle_loss(x["s_pool"], x["t_pool"]),
+        "channel_gram": losses.channel_gram_loss(mapped, x["t_map"]),
     }
-    terms = view_terms(x, views) | {"dual_relational": relations + 1000 * gram}
-    weights = {"wce": 0.1, "kd_normal": 0.9, "kd_rotated": 2.7, "ss": 10.0, "dual_relational": 1.0}
-    found["ssd_kd"] = sum(weights[name] * terms[name] for name in TERMS)
-    found |= {f"ssd_kd.{name}": terms[name] for name in TERMS}
-    found["stage1"] = losses.view_contrast_loss(losses.view_similarity(project(x, "t")))
+    relations = {name: terms[name] for name in ("rkd_distance", "rkd_angle", "channel_gram")}
+    found["ssd_kd.dual_relational"] = total_loss(relations)
+    found["stage1"] = total_loss(ViewPretext().terms(seen))
     return found
 
 
-def view_terms(x: Mapping[str, Tensor], views: int) -> dict[str, Tensor]:
-    """SSD-KD's terms that tell upright from rotated views."""
-    student, teacher = (x[name].unflatten(0, (-1, views)) for name in ("s_logits", "t_logits"))
-    return {
-        "wce": losses.cross_entropy_loss(student[:, 0], x["target"], x["weight"]),
-        "kd_normal": losses.kd_loss(student[:, 0], teacher[:, 0], temperature=4.0),
-        "kd_rotated": losses.trusted_kd_loss(
-            student[:, 1:].flatten(0, 1),
-            teacher[:, 1:].flatten(0, 1),
-            x["target"].repeat_interleave(views - 1),
-            temperature=4.0,
-            keep_ratio=1.0,
-        ),
-        "ss": losses.view_kd_loss(
-            losses.view_similarity(project(x, "s")),
-            losses.view_similarity(project(x, "t")),
-            temperature=0.5,
-            keep_ratio=0.75,
-        ),
-    }
+def similarity(x: Mapping[str, Tensor], who: str) -> Tensor:
+    """The view similarities of "s" or "t" behind its projection head."""
+    projected = head(x, who)(x[f"{who}_pool"])
+    return losses.view_similarity(projected.unflatten(0, (len(x["target"]), -1)))
 
 
 def selections(x: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The kept rows and the view similarities of SSD-KD."""
     views = len(x["s_logits"]) // len(x["target"])
-    rotated = x["t_logits"].unflatten(0, (-1, views))[:, 1:].flatten(0, 1)
-    similarity = losses.view_similarity(project(x, "t"))
+    scores = rotated(x["t_logits"], views)
+    teacher = similarity(x, "t")
     return {
-        KEPT[0]: losses.kept_rows(rotated, x["target"].repeat_interleave(views - 1), 1.0),
-        KEPT[1]: losses.kept_rows(similarity, losses.own_images(similarity), 0.75),
-        SIMILARITIES[0]: similarity,
-        SIMILARITIES[1]: losses.view_similarity(project(x, "s")),
+        KEPT[0]: losses.kept_rows(scores, x["target"].repeat_interleave(views - 1), 1.0),
+        KEPT[1]: losses.kept_rows(teacher, losses.own_images(teacher), 0.75),
+        SIMILARITIES[0]: teacher,
+        SIMILARITIES[1]: similarity(x, "s"),
     }
 
 

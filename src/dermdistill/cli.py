@@ -1,5 +1,6 @@
 """The command line: every job of the package by name, with `--help` that imports no torch."""
 
+import inspect
 import os
 import re
 import sys
@@ -34,8 +35,18 @@ DATA: dict[str, Callable] = {
     "split": commands.data_split,
     "audit": commands.data_audit,
 }
+# Arguments that may be left out or repeated and still are given without their name.
+WORDS: dict[str, dict[str, str]] = {
+    "report": {"runs": "run directories"},
+    "methods": {"name": "the method to explain; without one, all are listed"},
+    "data fetch": {"name": "which data set", "folder": "where it goes"},
+}
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
-UNKNOWN_KEY = re.compile(r"(?:Key|key|Option|option)s? ['\"]([\w.]+)['\"]")
+RESUME_HELP = (
+    "--resume continues what a kill cut short, which is the default; --no-resume trains unfinished "
+    "stages from their start. Finished stages are never trained again."
+)
+UNKNOWN_KEY = re.compile(r"(?:Group '([\w.]+)' does not accept option|Option) '([\w.]+)'")
 
 
 class Parser(ArgumentParser):
@@ -48,8 +59,9 @@ class Parser(ArgumentParser):
         if "nrecognized arguments" in text and unknown:
             raise unknown_name("option", unknown[0], self._known())
         key = UNKNOWN_KEY.search(text)
-        if key and "not expected" in text:
-            raise unknown_name("setting", key[1], [name[2:] for name in self._known()])
+        if key and "not accept" in text:
+            setting = ".".join(filter(None, key.groups()))
+            raise unknown_name("setting", setting, [name[2:] for name in self._known()])
         raise ConfigError(f"{text}\nSee `{self.prog} --help`.")
 
     def _known(self) -> list[str]:
@@ -62,13 +74,24 @@ def _first_line(function: Callable) -> str:
 
 def _command_parser(name: str, function: Callable) -> Parser:
     """The parser of one command: a whole config, or the arguments of a function."""
-    parser = Parser(prog=f"dermdistill {name}", description=_first_line(function),
-                    print_config="--print-config")  # fmt: skip
+    parser = Parser(
+        prog=f"dermdistill {name}",
+        description=_first_line(function),
+        epilog=RESUME_HELP if name in WITH_CONFIG else None,
+        print_config="--print-config",
+    )
     if name in WITH_CONFIG:
         parser.add_argument("--config", action="config", help="a YAML recipe; options override it")
         parser.add_class_arguments(Config)
     else:
-        parser.add_function_arguments(function, as_positional=True)
+        words = WORDS.get(name, {})
+        for word, meaning in words.items():
+            default = inspect.signature(function).parameters[word].default
+            if default is inspect.Parameter.empty:
+                parser.add_argument(word, nargs="+", help=meaning)
+            else:
+                parser.add_argument(word, nargs="?", default=default, help=meaning)
+        parser.add_function_arguments(function, as_positional=True, skip=set(words))
     return parser
 
 
@@ -104,8 +127,13 @@ def _dispatch(argv: list[str]) -> int:
     if name not in table:
         raise unknown_name("command", name, [*table, *(groups if table is COMMANDS else ())])
     parser = _command_parser(f"{prog.removeprefix('dermdistill')} {name}".strip(), table[name])
-    parsed = parser.parse_args(argv[1:])
-    return table[name](**_arguments(parser, parsed, name)) or 0
+    options, continuation = argv[1:], {}
+    if name in WITH_CONFIG:
+        # Not a setting: it says how to reach a result, not which, so no config may hold it.
+        continuation = {"resume": "--no-resume" not in options}
+        options = [word for word in options if word not in ("--resume", "--no-resume")]
+    parsed = parser.parse_args(options)
+    return table[name](**_arguments(parser, parsed, name), **continuation) or 0
 
 
 def _data_group() -> None:
@@ -113,7 +141,7 @@ def _data_group() -> None:
 
 
 def _arguments(parser: Parser, parsed: Namespace, name: str) -> dict[str, Any]:
-    values = vars(parser.instantiate_classes(parsed))
+    values = vars(parser.instantiate(parsed))
     values = {k: v for k, v in values.items() if k not in ("config", "print_config")}
     return {"config": Config(**values)} if name in WITH_CONFIG else values
 

@@ -128,18 +128,18 @@ def data_audit(
     return 0 if found.ok else 1
 
 
-def teach(config: Config) -> None:
+def teach(config: Config, resume: bool = True) -> None:
     """Train the teacher of a config, or find it trained."""
     from dermdistill.distill import teach as train_teacher
 
-    _tell(train_teacher(config))
+    _tell(train_teacher(config, resume=resume))
 
 
-def distill(config: Config) -> None:
+def distill(config: Config, resume: bool = True) -> None:
     """Run teacher, pretext and student, score them, export the student and write the report."""
     from dermdistill.distill import distill as run_stages
 
-    run = run_stages(config)
+    run = run_stages(config, resume=resume)
     export(str(run))
     report([str(run)], str(run / REPORT))
     _tell(run)

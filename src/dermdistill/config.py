@@ -243,7 +243,17 @@ class Config:
             0 <= data.validation_fold < data.folds,
             "data.validation_fold", data.validation_fold, f"one of 0 to {data.folds - 1}",
         )  # fmt: skip
-        check(0 < views.scale[0] <= views.scale[1], "views.scale", views.scale, "0 < low <= high")
+        check(data.workers is None or data.workers >= 1, "data.workers", data.workers, "at least 1")
+        for name in ("scale", "blur_sigma_px"):
+            low, high = getattr(views, name)
+            check(0 < low <= high, f"views.{name}", getattr(views, name), "0 < low <= high")
+        low, high = views.dropout_area
+        check(0 < low <= high <= 1, "views.dropout_area", views.dropout_area,
+              "0 < low <= high <= 1")  # fmt: skip
+        for name in ("rotation_deg", "brightness", "contrast", "saturation", "noise_std"):
+            check(getattr(views, name) >= 0, f"views.{name}", getattr(views, name), "at least 0")
+        check(0 <= views.translate_ratio <= 1, "views.translate_ratio", views.translate_ratio,
+              "in [0, 1]")  # fmt: skip
         check(0 <= views.hue <= 0.5, "views.hue", views.hue, "in [0, 0.5]")
         for name in ("flip", "blur", "noise", "dropout"):
             chance = getattr(views, f"{name}_probability")
@@ -259,9 +269,12 @@ def _check_fit(check: "_Check", where: str, fit: FitConfig) -> None:
         check(getattr(fit, name) > 0, f"{where}.{name}", getattr(fit, name), "above 0")
     for name in (
         "weight_decay", "warmup_epochs", "patience_epochs", "early_stop_epochs", "clip_norm",
-        "max_steps", "class_weight_power", "sampler_power",
+        "max_steps", "min_lr", "class_weight_power", "sampler_power",
     ):  # fmt: skip
         check(getattr(fit, name) >= 0, f"{where}.{name}", getattr(fit, name), "at least 0")
+    if fit.schedule == "plateau":
+        check(not fit.warmup_epochs, f"{where}.warmup_epochs", fit.warmup_epochs,
+              "0, as schedule is 'plateau', which has no warm-up")  # fmt: skip
     check(0 <= fit.ema_decay < 1, f"{where}.ema_decay", fit.ema_decay, "in [0, 1)")
     check(0 <= fit.momentum < 1, f"{where}.momentum", fit.momentum, "in [0, 1)")
 
@@ -283,7 +296,7 @@ def load_config(path: str | os.PathLike) -> Config:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Config)
     try:
-        values = vars(parser.instantiate_classes(parser.parse_path(path)))
+        values = vars(parser.instantiate(parser.parse_path(path)))
     except (ArgumentError, OSError, TypeError) as error:
         raise ConfigError(f"{path} is no config: {error}") from error
     return Config(**values)

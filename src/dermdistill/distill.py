@@ -4,6 +4,7 @@ A stage's directory is named by the digest of all that its result depends on, so
 is found again by whoever asks for the same, and never by anyone who asks for something else.
 """
 
+import sys
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -81,10 +82,15 @@ class Stage:
         }
 
 
-def distill(config: Config, progress: bool = True) -> Path:
+def distill(config: Config, progress: bool = True, resume: bool = True) -> Path:
     """Train what is missing of teacher, pretext and student; return the student's run directory.
 
-    A killed call continues where it stood; a finished stage is not trained again.
+    A finished stage is not trained again.
+
+    Args:
+        config: everything there is to set.
+        progress: show what happens.
+        resume: continue a stage that a kill cut short; else train it from its start.
 
     Raises:
         ConfigError: a name or value is wrong; nothing was read or written.
@@ -94,28 +100,24 @@ def distill(config: Config, progress: bool = True) -> Path:
     student = config.student
     method = build_method(student.method, student.options)
     require_network(student.network.name)
-    upstream = {}
-    if method.teacher != "none":
-        upstream["teacher"] = teach(config, progress)
-    data, fabric = _prepare(config, progress)
+    taught = method.teacher != "none"
+    if taught:
+        _check_teacher(config)
+    bench = _Bench(config, progress, resume)
+    upstream = {"teacher": bench.teacher()} if taught else {}
     pretext = method.pretext()
     if pretext is not None:
-        stage = Stage("pretext", type(pretext).__name__.lower(), config.teacher.network, pretext,
-                      config.pretext.fit, dict(upstream))  # fmt: skip
-        upstream["pretext"] = _run(stage, config, data, fabric, progress)
-    stage = Stage("student", student.method, student.network, method, student.fit, upstream)
-    return _run(stage, config, data, fabric, progress)
+        upstream["pretext"] = bench.run(Stage("pretext", "view", config.teacher.network, pretext,
+                                              config.pretext.fit, dict(upstream)))  # fmt: skip
+    return bench.run(
+        Stage("student", student.method, student.network, method, student.fit, upstream)
+    )
 
 
-def teach(config: Config, progress: bool = True) -> Path:
-    """Train the teacher, or find it trained; return its run directory."""
-    if config.teacher.run:
-        return _given_teacher(Path(config.teacher.run))
-    require_network(config.teacher.network.name)
-    data, fabric = _prepare(config, progress)
-    stage = Stage("teacher", config.teacher.network.name, config.teacher.network,
-                  build_method("supervised"), config.teacher.fit, {})  # fmt: skip
-    return _run(stage, config, data, fabric, progress)
+def teach(config: Config, progress: bool = True, resume: bool = True) -> Path:
+    """Train the teacher, or find it trained; return its run directory. Arguments as `distill`."""
+    _check_teacher(config)
+    return _Bench(config, progress, resume).teacher()
 
 
 def evaluate(run: Path, progress: bool = True) -> dict[str, Any]:
@@ -126,52 +128,70 @@ def evaluate(run: Path, progress: bool = True) -> dict[str, Any]:
     """
     metrics, origin = read_json(run / METRICS), read_json(run / PROVENANCE)
     config = load_config(run / CONFIG)
-    data, fabric = _prepare(config, progress)
+    data = open_dataset(config.data, Path(config.output), progress)
     if data.identity != origin["key"]["data"]:
         raise RunError(
             f"{run} was trained on other images or another split: its digests are "
             f"{origin['key']['data']}, today's are {data.identity}. Restore the data it names, or "
             "train anew"
         )
-    metrics |= score(load_network(run), data, run, fabric)
+    metrics |= score(load_network(run), data, run, start_fabric(config.precision, config.device))
     write_json(run / METRICS, metrics)
     return metrics
 
 
-def _given_teacher(run: Path) -> Path:
-    if not (run / METRICS).exists():
-        raise RunError(f"teacher.run is {run}, which is no finished run (no {METRICS}); finish it "
-                       "with `dermdistill teach`, or leave teacher.run empty")  # fmt: skip
-    return run
+def _check_teacher(config: Config) -> None:
+    """Die of a wrong teacher before images are decoded."""
+    given = config.teacher.run
+    if not given:
+        require_network(config.teacher.network.name)
+    elif not (Path(given) / METRICS).exists():
+        raise RunError(
+            f"teacher.run is {given}, which is no finished run (no {METRICS}); finish it with "
+            "`dermdistill teach`, or leave teacher.run empty"
+        )
 
 
-def _prepare(config: Config, progress: bool) -> tuple[Dataset, Fabric]:
-    data = open_dataset(config.data, Path(config.output), progress)
-    return data, start_fabric(config.precision, config.device)
+class _Bench:
+    """The data and the device of one call, and the stages worked on them."""
 
+    def __init__(self, config: Config, progress: bool, resume: bool):
+        self.config, self.progress, self.resume = config, progress, resume
+        self.data = open_dataset(config.data, Path(config.output), progress)
+        self.fabric = start_fabric(config.precision, config.device)
 
-def _run(stage: Stage, config: Config, data: Dataset, fabric: Fabric, progress: bool) -> Path:
-    """The stage's run directory, trained and scored if it was not."""
-    key = stage.key(config, data)
-    name = f"{stage.kind}-{stage.title}-{digest_of(key)[:SHOWN_DIGITS]}"
-    folder = Path(config.output) / name
-    if (folder / METRICS).exists():
-        if progress:
-            print(f"{stage.kind}: found finished in {folder}")
+    def teacher(self) -> Path:
+        """The run directory of the teacher, given or trained."""
+        config = self.config.teacher
+        if config.run:
+            return Path(config.run)
+        return self.run(Stage("teacher", config.network.name, config.network,
+                              build_method("supervised"), config.fit, {}))  # fmt: skip
+
+    def run(self, stage: Stage) -> Path:
+        """The stage's run directory, trained and scored if it was not."""
+        key = stage.key(self.config, self.data)
+        name = f"{stage.kind}-{stage.title}-{digest_of(key)[:SHOWN_DIGITS]}"
+        folder = Path(self.config.output) / name
+        if (folder / METRICS).exists():
+            if self.progress:
+                print(f"{stage.kind}: found finished in {folder}", file=sys.stderr)
+            return folder
+        if not self.resume:
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_origin(folder, stage, self.config, self.data, key)
+        state = _trainer(stage, self.config, self.data, self.fabric, folder, self.progress).run()
+        if stage.kind == "pretext":
+            metrics = {"validation": {"loss": state.best_figure}}
+        else:
+            metrics = score(load_network(folder), self.data, folder, self.fabric)
+        write_json(folder / METRICS, metrics | {
+            "selected_epoch": state.best_epoch, "epochs": state.epoch, "steps": state.step,
+            "wall_s": state.wall_s,
+        })  # fmt: skip
+        (folder / CHECKPOINT).unlink(missing_ok=True)
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_origin(folder, stage, config, data, key)
-    state = _trainer(stage, config, data, fabric, folder, progress).run()
-    if stage.kind == "pretext":
-        metrics = {"validation": {"loss": state.best_figure}}
-    else:
-        metrics = score(load_network(folder), data, folder, fabric)
-    write_json(folder / METRICS, metrics | {
-        "selected_epoch": state.best_epoch, "epochs": state.epoch, "steps": state.step,
-        "wall_s": state.wall_s,
-    })  # fmt: skip
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-    return folder
 
 
 def _write_origin(

@@ -1,6 +1,7 @@
 """The device a run computes on, and the seeds that its random numbers start from."""
 
 import hashlib
+import logging
 
 import torch
 from lightning_fabric import Fabric
@@ -15,6 +16,7 @@ def start_fabric(precision: str, device: str) -> Fabric:
         precision: "bf16" (autocast) or "fp32".
         device: "auto", "cpu", "cuda" or "mps".
     """
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
     return Fabric(accelerator=device, devices=1, precision=PRECISIONS[precision])
 
 

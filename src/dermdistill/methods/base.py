@@ -52,7 +52,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """A way to train a student; the fields of a subclass are its hyper-parameters.
+    """A way to train a student; the fields of a subclass are its hyper-parameters, all floats.
 
     Class attributes:
         teacher: who teaches: "frozen", a trained network that stays as it is, or "none".
@@ -67,13 +67,7 @@ class Method(ABC):
     def __post_init__(self) -> None:
         """Refuse hyper-parameters outside the range that their names promise."""
         for field in fields(self):
-            value = getattr(self, field.name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not math.isfinite(value):
-                raise ConfigError(f"{field.name} is {value!r}; it must be a finite number")
-            for suffix, (allowed, holds) in ALLOWED.items():
-                if field.name.endswith(suffix) and not holds(value):
-                    raise ConfigError(f"{field.name} is {value!r}; it must be {allowed}")
+            _checked(field.name, getattr(self, field.name))
 
     def adapters(self, student: Widths | None, teacher: Widths | None) -> dict[str, nn.Module]:
         """Modules trained beside the student and dropped after; none by default."""
@@ -86,6 +80,17 @@ class Method(ABC):
     @abstractmethod
     def terms(self, lesson: Lesson) -> Terms:
         """This step's terms, each with its weight; one of weight 0 is left out, not computed."""
+
+
+def _checked(name: str, value: Any) -> float:
+    """A hyper-parameter's value, if it is in the range that its name promises."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
+        raise ConfigError(f"{name} is {value!r}; it must be a finite number")
+    for suffix, (allowed, holds) in ALLOWED.items():
+        if name.endswith(suffix) and not holds(value):
+            raise ConfigError(f"{name} is {value!r}; it must be {allowed}")
+    return float(value)  # so that 1 and 1.0 name the same run
 
 
 def weigh(terms: dict[str, tuple[float, Callable[[], Tensor]]]) -> Terms:
@@ -104,7 +109,7 @@ def configure(name: str, method: type[Method], options: dict[str, Any]) -> Metho
     for option in options:
         if option not in known:
             raise unknown_name(f"hyper-parameter of {name}", option, known)
-    configured = method(**options)
+    configured = method(**{option: _checked(option, value) for option, value in options.items()})
     weights = [value for key, value in asdict(configured).items() if key.endswith("_weight")]
     if weights and not any(weights):
         raise ConfigError(f"{name} has every weight at 0, so there is nothing to learn from")

