@@ -11,10 +11,10 @@ demo: $(READY)  ## install, then the main job on synthetic images, ending in a r
 	$(BIN)/dermdistill demo --output runs/demo
 
 test: $(READY)  ## every test; those that need the real images skip where the images are missing
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-fast: $(READY)  ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 check: $(READY)  ## style and the direction of imports
 	$(BIN)/ruff check $(SOURCES)

@@ -42,10 +42,11 @@ WORDS: dict[str, dict[str, str]] = {
     "data fetch": {"name": "which data set", "folder": "where it goes"},
 }
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
-RESUME_HELP = (
-    "--resume continues what a kill cut short, which is the default; --no-resume trains unfinished "
-    "stages from their start. Finished stages are never trained again."
-)
+CONFIG_HELP = {
+    "usage": "%(prog)s [--config RECIPE.yaml] [--resume | --no-resume] [--SETTING VALUE ...]",
+    "epilog": "--resume continues what a kill cut short, which is the default; --no-resume trains "
+    "unfinished stages from their start. Finished stages are never trained again.",
+}
 UNKNOWN_KEY = re.compile(r"(?:Group '([\w.]+)' does not accept option|Option) '([\w.]+)'")
 
 
@@ -77,7 +78,7 @@ def _command_parser(name: str, function: Callable) -> Parser:
     parser = Parser(
         prog=f"dermdistill {name}",
         description=_first_line(function),
-        epilog=RESUME_HELP if name in WITH_CONFIG else None,
+        **(CONFIG_HELP if name in WITH_CONFIG else {}),
         print_config="--print-config",
     )
     if name in WITH_CONFIG:
@@ -160,6 +161,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"dermdistill: {error}; free the disk or fix the path, then give the same command "
+              "again", file=sys.stderr)  # fmt: skip
+        return EXIT_USER_ERROR
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

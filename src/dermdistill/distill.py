@@ -107,8 +107,10 @@ def distill(config: Config, progress: bool = True, resume: bool = True) -> Path:
     upstream = {"teacher": bench.teacher()} if taught else {}
     pretext = method.pretext()
     if pretext is not None:
-        upstream["pretext"] = bench.run(Stage("pretext", "view", config.teacher.network, pretext,
-                                              config.pretext.fit, dict(upstream)))  # fmt: skip
+        frozen = NetworkConfig(**read_json(upstream["teacher"] / PROVENANCE)["network_config"])
+        upstream["pretext"] = bench.run(
+            Stage("pretext", "view", frozen, pretext, config.pretext.fit, dict(upstream))
+        )
     return bench.run(
         Stage("student", student.method, student.network, method, student.fit, upstream)
     )
