@@ -9,11 +9,12 @@ import pytest
 import yaml
 
 import small
-from dermdistill.cli import COMMANDS, DATA, main
+from dermdistill.cli import COMMANDS, main
 from dermdistill.methods import METHODS
 from dermdistill.run import METRICS, read_json
 
-EVERY = [*COMMANDS, *(f"data {name}" for name in DATA)]
+EVERY = list(COMMANDS)
+DATA = [name for name in COMMANDS if name.startswith("data ")]
 HELP_BAR_S = 0.5  # of processor time, so that a busy machine changes nothing
 HELP_ROUNDS = 5
 LOOK_FOR_TORCH = """
@@ -56,7 +57,6 @@ def test_help_names_every_command_and_what_it_is_not():
     done = call("--help")
     assert done.returncode == 0
     assert all(f"  {name} " in done.stdout for name in COMMANDS)
-    assert "  data ..." in done.stdout
     assert "no medical device" in done.stdout
     assert call().stdout == done.stdout
     listed = call("data", "--help").stdout

@@ -1,5 +1,6 @@
 """The command line: every job of the package by name, with `--help` that imports no torch."""
 
+import importlib.metadata
 import inspect
 import os
 import re
@@ -19,22 +20,22 @@ DESCRIPTION = (
     "Distil dermoscopy classifiers small enough for a phone, and prove how good they are. "
     + RESEARCH_NOTICE
 )
-WITH_CONFIG: dict[str, Callable] = {"teach": commands.teach, "distill": commands.distill}
 COMMANDS: dict[str, Callable] = {
-    **WITH_CONFIG,
+    "data fetch": commands.data_fetch,
+    "data synth": commands.data_synth,
+    "data pack": commands.data_pack,
+    "data split": commands.data_split,
+    "data audit": commands.data_audit,
+    "teach": commands.teach,
+    "distill": commands.distill,
     "evaluate": commands.evaluate,
     "export": commands.export,
     "report": commands.report,
     "methods": commands.methods,
     "demo": commands.demo,
 }
-DATA: dict[str, Callable] = {
-    "fetch": commands.data_fetch,
-    "synth": commands.data_synth,
-    "pack": commands.data_pack,
-    "split": commands.data_split,
-    "audit": commands.data_audit,
-}
+GROUP = "data"  # its commands have two words
+WITH_CONFIG = ("teach", "distill")  # their arguments are a whole Config
 # Arguments that may be left out or repeated and still are given without their name.
 WORDS: dict[str, dict[str, str]] = {
     "report": {"runs": "run directories"},
@@ -96,49 +97,40 @@ def _command_parser(name: str, function: Callable) -> Parser:
     return parser
 
 
-def _listing(prog: str, description: str, commands: dict[str, Callable]) -> str:
-    """The help text of a group of commands."""
-    rows = "\n".join(f"  {name:<10} {_first_line(function)}" for name, function in commands.items())
+def _listing(group: str = "") -> str:
+    """The help text of all commands, or of a group's."""
+    rows = "\n".join(
+        f"  {name:<12} {_first_line(function)}"
+        for name, function in COMMANDS.items()
+        if name.startswith(group)
+    )
+    prog = f"dermdistill {group}".strip()
     return (
-        f"usage: {prog} COMMAND ...\n\n{description}\n\ncommands:\n{rows}\n\n"
-        f"`{prog} COMMAND --help` explains one.\n"
+        f"usage: {prog} COMMAND ...\n\n{DESCRIPTION}\n\ncommands:\n{rows}\n\n"
+        "`dermdistill COMMAND --help` explains one.\n"
     )
 
 
 def _dispatch(argv: list[str]) -> int:
-    groups = {"data": DATA}
-    prog, table = "dermdistill", COMMANDS
-    description = DESCRIPTION
-    if argv and argv[0] in groups:
-        prog, table = f"dermdistill {argv[0]}", groups[argv[0]]
-        description = "Fetch, make, decode, split and examine images."
-        argv = argv[1:]
-    if not argv or argv[0] in ("-h", "--help"):
-        listed = dict(table)
-        if table is COMMANDS:
-            listed = {"data ...": _data_group, **listed}
-        print(_listing(prog, description, listed), end="")
+    """Find the command that the first words name, and run it with the others."""
+    words = argv[: 2 if argv[:1] == [GROUP] else 1]
+    if not words or words[-1] in ("-h", "--help", GROUP):
+        print(_listing(GROUP if argv[:1] == [GROUP] else ""), end="")
         return 0
-    if argv[0] == "--version":
-        import importlib.metadata
-
+    if words == ["--version"]:
         print(f"dermdistill {importlib.metadata.version('dermdistill')}")
         return 0
-    name = argv[0]
-    if name not in table:
-        raise unknown_name("command", name, [*table, *(groups if table is COMMANDS else ())])
-    parser = _command_parser(f"{prog.removeprefix('dermdistill')} {name}".strip(), table[name])
-    options, continuation = argv[1:], {}
+    name, options = " ".join(words), argv[len(words) :]
+    if name not in COMMANDS:
+        raise unknown_name("command", name, COMMANDS)
+    continuation = {}
     if name in WITH_CONFIG:
         # Not a setting: it says how to reach a result, not which, so no config may hold it.
         continuation = {"resume": "--no-resume" not in options}
         options = [word for word in options if word not in ("--resume", "--no-resume")]
+    parser = _command_parser(name, COMMANDS[name])
     parsed = parser.parse_args(options)
-    return table[name](**_arguments(parser, parsed, name), **continuation) or 0
-
-
-def _data_group() -> None:
-    """Fetch, make, decode, split and examine images (`dermdistill data --help`)."""
+    return COMMANDS[name](**_arguments(parser, parsed, name), **continuation) or 0
 
 
 def _arguments(parser: Parser, parsed: Namespace, name: str) -> dict[str, Any]:
