@@ -1,6 +1,5 @@
 """The command line: every job of the package by name, with `--help` that imports no torch."""
 
-import importlib.metadata
 import inspect
 import os
 import re
@@ -118,6 +117,8 @@ def _dispatch(argv: list[str]) -> int:
         print(_listing(GROUP if argv[:1] == [GROUP] else ""), end="")
         return 0
     if words == ["--version"]:
+        import importlib.metadata
+
         print(f"dermdistill {importlib.metadata.version('dermdistill')}")
         return 0
     name, options = " ".join(words), argv[len(words) :]

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -100,6 +99,8 @@ def digest_file(path: str | os.PathLike) -> str:
 
 def provenance(seed: int, **inputs: Any) -> dict[str, Any]:
     """What made a result: inputs' digests, seed, versions, machine and this code's commit."""
+    import importlib.metadata  # here, since `--help` would pay 0.1 s for it
+
     versions = {}
     for package in VERSIONED_PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
