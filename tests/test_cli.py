@@ -91,7 +91,7 @@ def test_help_and_refusals_import_nothing_heavy(words):
     ("words", "said"),
     [
         (("distil",), "no command 'distil'; did you mean 'distill'"),
-        (("data", "pak"), "no command 'pak'; did you mean 'pack'"),
+        (("data", "pak"), "no command 'data pak'; did you mean 'data pack'"),
         (("distill", "--student.metod", "kd"), "did you mean '--student.method'"),
         (("report", "x", "--ouput", "y"), "did you mean '--output'"),
     ],

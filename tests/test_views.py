@@ -19,8 +19,8 @@ from dermdistill.data.views import (
 PX = 32
 STILL = ViewsConfig(
     scale=(1.0, 1.0), rotation_deg=0.0, translate_ratio=0.0, flip_probability=0.0, brightness=0.0,
-    contrast=0.0, saturation=0.0, hue=0.0, blur_probability=0.0, noise_probability=0.0,
-    dropout_probability=0.0,
+    contrast=0.0, saturation=0.0, hue=0.0, light_probability=0.0, blur_probability=0.0,
+    noise_probability=0.0, dropout_probability=0.0,
 )  # fmt: skip
 
 
@@ -88,8 +88,8 @@ def test_shape_range_and_numbers(views):
 def test_range_under_the_widest_settings():
     wild = ViewsConfig(
         scale=(0.2, 3.0), rotation_deg=180.0, translate_ratio=0.5, brightness=1.0, contrast=1.0,
-        saturation=1.0, hue=0.5, blur_probability=1.0, noise_probability=1.0, noise_std=1.0,
-        dropout_probability=1.0, dropout_area=(0.3, 0.9),
+        saturation=1.0, hue=0.5, light_probability=1.0, blur_probability=1.0,
+        noise_probability=1.0, noise_std=1.0, dropout_probability=1.0, dropout_area=(0.3, 0.9),
     )  # fmt: skip
     made = varied(wild, upright_view(pixels(8)))
     assert made.isfinite().all()
@@ -154,6 +154,18 @@ def test_equal_images_differ(kind):
         assert not torch.allclose(made[i], images[i], atol=1e-3), "nothing happened"
         for j in range(i):
             assert not torch.allclose(made[i], made[j], atol=1e-3), "one draw for two images"
+
+
+def test_another_light_scales_each_colour_of_an_image_alike():
+    images = smooth(8) * 0.5 + 0.1  # nothing reaches 1, where a gain would be cut
+    made = varied(replace(STILL, light_probability=1.0), images)
+    gains = (made / images).flatten(2)
+    assert torch.allclose(gains.amin(2), gains.amax(2), atol=1e-4)
+    gains = gains[:, :, 0]
+    assert torch.allclose(gains[:, 1], torch.ones(8), atol=1e-4), "green is the measure"
+    assert gains.min() > 0.6
+    assert gains.max() < 1.6
+    assert len(gains.round(decimals=3).unique(dim=0)) > 1, "one draw for all images"
 
 
 def test_views_of_one_image_differ():

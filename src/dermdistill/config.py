@@ -60,7 +60,10 @@ class ViewsConfig:
         brightness: largest change of brightness, as a share.
         contrast: largest change of contrast, as a share.
         saturation: largest change of saturation, as a share.
-        hue: largest turn of the hue, as a share of the circle, at most 0.5.
+        hue: largest turn of the hue, as a share of the circle, at most 0.5. It costs as much as all
+            the rest; at 0 it costs nothing.
+        light_probability: chance of another colour of light, that of a black body of 5,000 to
+            8,500 K, as other lamps and cameras give it.
         blur_probability: chance of a Gaussian blur.
         blur_sigma_px: smallest and largest deviation of that blur.
         noise_probability: chance of Gaussian noise.
@@ -76,7 +79,8 @@ class ViewsConfig:
     brightness: float = 0.2
     contrast: float = 0.2
     saturation: float = 0.2
-    hue: float = 0.03
+    hue: float = 0.0
+    light_probability: float = 0.3
     blur_probability: float = 0.1
     blur_sigma_px: tuple[float, float] = (0.3, 1.2)
     noise_probability: float = 0.1
@@ -255,7 +259,7 @@ class Config:
         check(0 <= views.translate_ratio <= 1, "views.translate_ratio", views.translate_ratio,
               "in [0, 1]")  # fmt: skip
         check(0 <= views.hue <= 0.5, "views.hue", views.hue, "in [0, 0.5]")
-        for name in ("flip", "blur", "noise", "dropout"):
+        for name in ("flip", "light", "blur", "noise", "dropout"):
             chance = getattr(views, f"{name}_probability")
             check(0 <= chance <= 1, f"views.{name}_probability", chance, "in [0, 1]")
         for stage in ("teacher", "pretext", "student"):

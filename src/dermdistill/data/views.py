@@ -9,6 +9,10 @@ from dermdistill.config import ViewsConfig
 
 QUARTER_TURNS = 4  # the views of the view contrast: 0, 90, 180 and 270 degrees
 
+# Of kornia's black bodies (3,000 to 15,000 K in steps of 500) those of 5,000 to 8,500 K: outside,
+# skin turns yellow or violet as no dermatoscope shows it.
+DAYLIGHT = list(range(4, 12))
+
 
 def upright_view(
     pixels: UInt8[Tensor, "batch rows cols 3"],
@@ -51,12 +55,15 @@ class Augmentation(nn.Module):
                 padding_mode="reflection",
                 p=1.0,
             ),
-            K.ColorJiggle(
+            K.ColorJitter(
                 brightness=config.brightness,
                 contrast=config.contrast,
                 saturation=config.saturation,
                 hue=config.hue,
                 p=1.0,
+            ),
+            K.RandomPlanckianJitter(
+                mode="blackbody", select_from=DAYLIGHT, p=config.light_probability
             ),
             K.RandomGaussianBlur(
                 kernel_size=(5, 5), sigma=config.blur_sigma_px, p=config.blur_probability
