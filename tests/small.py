@@ -117,21 +117,28 @@ def trainer(
         teacher: who teaches, if the method asks for somebody.
     """
     data, built, classes = dataset(), build_method(method, options), len(dataset().classes)
-    seed_step(init, "init")
-    student = build_backbone(NetworkConfig(STUDENT, weights="none"), classes)
-    widths = teacher and teacher.widths(PX)
-    adapters = built.adapters(student.widths(PX), widths)
+    teachers = [] if teacher is None else [teacher]
+    widths = [teacher.widths(PX, built.stages) for teacher in teachers]
     first = built.pretext()
     seed_step(1, "pretext")  # the frozen head is the same whatever the student starts from
-    pretext = freeze(nn.ModuleDict(first.adapters(None, widths))) if first else None
+    pretext = freeze(nn.ModuleDict(first.adapters(None, *widths))) if first else None
+    seed_step(init, "init")
+    student, *peers = (
+        build_backbone(NetworkConfig(STUDENT, weights="none"), classes)
+        for _ in range(1 + built.peers)
+    )
+    learner = Learner(
+        built, student, peers, widths, PX, torch.from_numpy(data.train.labels), _weights(data),
+        pretext,
+    )  # fmt: skip
 
     def teach(batch):
         before_step()
-        return None if teacher is None else teacher(batch.flat())
+        return tuple(teacher(batch.for_teacher(), built.stages) for teacher in teachers)
 
     return Trainer(
-        Learner(student, adapters, built, _weights(data), pretext), teach, data, settings,
-        ViewsConfig(), 3, start_fabric("fp32", "cpu"), folder, "student", shown=False,
+        learner, teach, data, settings, ViewsConfig(), 3, start_fabric("fp32", "cpu"), folder,
+        "student", shown=False,
     )  # fmt: skip
 
 

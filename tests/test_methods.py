@@ -44,7 +44,8 @@ def test_pretext_only_where_a_term_reads_it(name):
 
 def test_pretext_trains_its_head_alone():
     room = classroom(ViewPretext(), student=False)
-    before = {key: value.clone() for key, value in room.teacher.state_dict().items()}
+    (teacher,) = room.teachers
+    before = {key: value.clone() for key, value in teacher.state_dict().items()}
     losses = room.train(OVERFIT_STEPS)
     assert losses[-1] < losses[0] - 0.1
     assert losses[0] > math.log(1 + math.exp(-2) * 7)  # cosines end at 1 and -1
@@ -52,7 +53,7 @@ def test_pretext_trains_its_head_alone():
     assert names
     assert all(name.startswith("adapters.teacher_head.") for name in names)
     assert all(p.grad is not None for p in room.learner.parameters())
-    assert all(torch.equal(v, before[k]) for k, v in room.teacher.state_dict().items())
+    assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
 
 
 class Stub(nn.Module):
@@ -80,9 +81,14 @@ def lesson(x: SimpleNamespace) -> Lesson:
     batch = len(x.target)
     views = len(x.s_logits) // batch
     return Lesson(
-        batch=Batch(torch.zeros(batch, views, 3, 1, 1), x.target, list(map(str, range(batch)))),
+        batch=Batch(
+            torch.zeros(batch, views, 3, 1, 1),
+            x.target,
+            list(map(str, range(batch))),
+            torch.arange(batch),
+        ),
         student=Taps(x.s_map, x.s_pool, x.s_logits),
-        teacher=Taps(x.t_map, x.t_pool, x.t_logits),
+        teachers=(Taps(x.t_map, x.t_pool, x.t_logits),),
         adapters=nn.ModuleDict(
             {
                 "connector": Stub(lambda _: connect(x)),

@@ -193,7 +193,8 @@ def methods(name: str | None = None) -> None:
 
     if name is None:
         for key, method in METHODS.items():
-            print(f"{key:<12} {method.views} view{'s' if method.views > 1 else ' '}  "
+            count = method.views.count
+            print(f"{key:<12} {count} view{'s' if count > 1 else ' '}  "
                   f"teacher {method.teacher:<7} {method.__doc__.splitlines()[0]}")  # fmt: skip
         return
     method = build_method(name)

@@ -15,6 +15,8 @@ from dermdistill.models.weights import load_weights, read_state
 from dermdistill.run import BEST, PROVENANCE, read_json
 from dermdistill.types import Taps, Widths
 
+STAGES = 4  # at most, the deepest; resnets and mobile nets have 5
+
 
 class Backbone(nn.Module):
     """A timm network that takes RGB in [0, 1] and answers with its taps.
@@ -34,14 +36,19 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, images: Float[Tensor, "samples 3 rows cols"]) -> Taps:
-        """Map, embedding and logits of a stack of images in [0, 1]."""
-        features = self.network.forward_features((images - self.mean) / self.std)
+    def forward(self, images: Float[Tensor, "samples 3 rows cols"], stages: bool = False) -> Taps:
+        """Map, embedding and logits of a stack of images in [0, 1], and the stages if asked."""
+        images, maps = (images - self.mean) / self.std, ()
+        if stages:
+            features, maps = self.network.forward_intermediates(images)
+        else:
+            features = self.network.forward_features(images)
         embedding = self.network.forward_head(features, pre_logits=True)
         return Taps(
             map=self._as_map(features),
             embedding=embedding,
             logits=self.network.get_classifier()(embedding),
+            stages=tuple(maps[-STAGES:]),
         )
 
     def _as_map(self, features: Tensor) -> Float[Tensor, "samples channels rows cols"]:
@@ -55,18 +62,28 @@ class Backbone(nn.Module):
         return features
 
     @torch.no_grad()
-    def widths(self, input_px: int) -> Widths:
-        """The sizes of the taps at a square input; leaves weights and statistics untouched."""
+    def widths(self, input_px: int, stages: bool = False) -> Widths:
+        """The sizes of the taps at a square input; leaves weights and statistics untouched.
+
+        Raises:
+            ConfigError: stages are asked of a network that timm cannot read them from.
+        """
+        if stages and not hasattr(self.network, "forward_intermediates"):
+            raise ConfigError(
+                f"timm's {type(self.network).__name__} does not show its stages, which this method "
+                "needs; choose another network (resnets, mobile nets, EfficientNets, ViTs do)"
+            )
         was_training = self.training
         self.eval()
         probe = self.mean.new_zeros(1, 3, input_px, input_px)
-        taps = self(probe)
+        taps = self(probe, stages)
         self.train(was_training)
         return Widths(
             map_channels=taps.map.shape[1],
             map_px=taps.map.shape[2],
             embedding=taps.embedding.shape[1],
             classes=taps.logits.shape[1],
+            stages=tuple((stage.shape[1], stage.shape[2]) for stage in taps.stages),
         )
 
 
