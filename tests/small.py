@@ -35,6 +35,7 @@ from dermdistill.train.schedule import class_weights
 
 PX, IMAGES, BATCH = 32, 128, 16
 TEACHER, STUDENT = "test_resnet", "test_efficientnet"
+TEACHERS = (TEACHER, "test_convnext")  # of methods with several
 
 
 @functools.cache
@@ -75,6 +76,9 @@ def config(output: Path, method: str = "ssd_kd", seed: int = 5, **changes: Any) 
         data=changes.pop("data", data_config()),
         teacher=TeacherConfig(NetworkConfig(TEACHER, weights="none"), fit(),
                               run=changes.pop("teacher_run", None)),
+        teachers=changes.pop("teachers", [
+            TeacherConfig(NetworkConfig(name, weights="none"), fit()) for name in TEACHERS
+        ]),
         pretext=PretextConfig(fit(epochs=1)),
         student=StudentConfig(
             NetworkConfig(STUDENT, weights="none"), method, changes.pop("options", {}),
@@ -128,8 +132,8 @@ def trainer(
         for _ in range(1 + built.peers)
     )
     learner = Learner(
-        built, student, peers, widths, PX, torch.from_numpy(data.train.labels), _weights(data),
-        pretext,
+        built, built.enrol(student, *teachers), peers, widths, PX,
+        torch.from_numpy(data.train.labels), _weights(data), pretext,
     )  # fmt: skip
 
     def teach(batch):

@@ -265,7 +265,9 @@ def _trainer(
         for place, run in stage.upstream.items() if place.startswith("teacher")
     ]  # fmt: skip
     widths = [teacher.widths(px, method.stages) for teacher in teachers]
-    network = None if stage.kind == "pretext" else build_backbone(stage.network, classes)
+    network = None
+    if stage.kind != "pretext":
+        network = method.enrol(build_backbone(stage.network, classes), *teachers)
     peers = [build_backbone(stage.network, classes) for _ in range(method.peers)]
     counts = torch.from_numpy(np.bincount(data.train.labels, minlength=classes))
     learner = Learner(

@@ -162,7 +162,8 @@ class Trainer:
             )
         self.optimiser.step()
         self.schedule.step()
-        self.learner.after_step(progress.step + 1)
+        with self.fabric.autocast():  # the lesson's taps are in the type of the forward pass
+            self.learner.after_step(progress.step + 1)
         if self.ema is not None:
             self.ema.update(self.learner.student)
         for name, value in {"loss": loss, **{n: v for n, (_, v) in terms.items()}}.items():
