@@ -35,6 +35,7 @@ from dermdistill.train.schedule import class_weights
 
 PX, IMAGES, BATCH = 32, 128, 16
 TEACHER, STUDENT = "test_resnet", "test_efficientnet"
+TEACHERS = (TEACHER, "test_convnext")  # of methods with several
 
 
 @functools.cache
@@ -75,6 +76,9 @@ def config(output: Path, method: str = "ssd_kd", seed: int = 5, **changes: Any) 
         data=changes.pop("data", data_config()),
         teacher=TeacherConfig(NetworkConfig(TEACHER, weights="none"), fit(),
                               run=changes.pop("teacher_run", None)),
+        teachers=changes.pop("teachers", [
+            TeacherConfig(NetworkConfig(name, weights="none"), fit()) for name in TEACHERS
+        ]),
         pretext=PretextConfig(fit(epochs=1)),
         student=StudentConfig(
             NetworkConfig(STUDENT, weights="none"), method, changes.pop("options", {}),
@@ -117,21 +121,28 @@ def trainer(
         teacher: who teaches, if the method asks for somebody.
     """
     data, built, classes = dataset(), build_method(method, options), len(dataset().classes)
-    seed_step(init, "init")
-    student = build_backbone(NetworkConfig(STUDENT, weights="none"), classes)
-    widths = teacher and teacher.widths(PX)
-    adapters = built.adapters(student.widths(PX), widths)
+    teachers = [] if teacher is None else [teacher]
+    widths = [teacher.widths(PX, built.stages) for teacher in teachers]
     first = built.pretext()
     seed_step(1, "pretext")  # the frozen head is the same whatever the student starts from
-    pretext = freeze(nn.ModuleDict(first.adapters(None, widths))) if first else None
+    pretext = freeze(nn.ModuleDict(first.adapters(None, *widths))) if first else None
+    seed_step(init, "init")
+    student, *peers = (
+        build_backbone(NetworkConfig(STUDENT, weights="none"), classes)
+        for _ in range(1 + built.peers)
+    )
+    learner = Learner(
+        built, built.enrol(student, *teachers), peers, widths, PX,
+        torch.from_numpy(data.train.labels), _weights(data), pretext,
+    )  # fmt: skip
 
     def teach(batch):
         before_step()
-        return None if teacher is None else teacher(batch.flat())
+        return tuple(teacher(batch.for_teacher(), built.stages) for teacher in teachers)
 
     return Trainer(
-        Learner(student, adapters, built, _weights(data), pretext), teach, data, settings,
-        ViewsConfig(), 3, start_fabric("fp32", "cpu"), folder, "student", shown=False,
+        learner, teach, data, settings, ViewsConfig(), 3, start_fabric("fp32", "cpu"), folder,
+        "student", shown=False,
     )  # fmt: skip
 
 

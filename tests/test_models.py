@@ -1,6 +1,7 @@
 """Taps, sizes, freezing and loading of networks, and what bridges two of them."""
 
 import copy
+import itertools
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,13 @@ def test_taps(name, options, px, sizes):
     cfg = backbone.network.pretrained_cfg
     mean, std = (torch.tensor(cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
     torch.testing.assert_close(taps.logits, backbone.network((images - mean) / std))
+    with_stages = backbone(images, stages=True)
+    for asked, plain in zip(with_stages[:3], taps[:3], strict=True):
+        torch.testing.assert_close(asked, plain)
+    stages = [tuple(stage.shape[1:]) for stage in with_stages.stages]
+    assert 2 <= len(stages) <= 4
+    assert [(c, rows, rows) for c, rows in backbone.widths(px, stages=True).stages] == stages
+    assert all(deep[1] <= shallow[1] for shallow, deep in itertools.pairwise(stages))
 
 
 @pytest.mark.parametrize(("name", "options", "px", "sizes"), NETWORKS)

@@ -262,9 +262,9 @@ def test_history_is_means_over_the_steps_since_the_last_line(tmp_path, monkeypat
     step, losses = trainer._step, []
 
     def watched(chosen):
-        before = trainer.sums.get("loss", torch.zeros(()))
+        before = trainer.sums.get("loss", torch.zeros(2))
         step(chosen)
-        losses.append(float(trainer.sums["loss"] - before))
+        losses.append(float((trainer.sums["loss"] - before)[0]))
 
     trainer._step = watched
     trainer.run()

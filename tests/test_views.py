@@ -15,6 +15,7 @@ from dermdistill.data.views import (
     rotated_views,
     upright_view,
 )
+from dermdistill.types import Views
 
 PX = 32
 STILL = ViewsConfig(
@@ -45,7 +46,7 @@ def smooth(count=16, px=PX):
 @given(px=st.integers(1, 9), views=st.integers(1, 4), seed=st.integers(0, 99))
 def test_turns_are_exact(px, views, seed):
     stored = pixels(2, px, seed)
-    made = make_views(stored, views, None)
+    made = make_views(stored, Views(views, turned=True), None)
     assert made.shape == (2, views, 3, px, px)
     for v in range(views):
         for row in range(px):
@@ -59,26 +60,26 @@ def test_turns_are_exact(px, views, seed):
 
 def test_four_turns_are_none():
     images = upright_view(pixels())
-    turned = rotated_views(images, QUARTER_TURNS)
+    turned = rotated_views(images, QUARTER_TURNS.count)
     assert torch.equal(turned[:, 0], images)
     assert torch.equal(torch.rot90(turned[:, 3], 1, dims=(2, 3)), images)
 
 
 def test_every_byte_becomes_its_share():
     every = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(1, 16, 16, 3)
-    upright = make_views(every.contiguous(), 1, None)[0, 0]
+    upright = make_views(every.contiguous(), Views(), None)[0, 0]
     expected = torch.tensor([i / 255 for i in range(256)]).view(16, 16)
     assert torch.equal(upright, expected.expand(3, 16, 16))
 
 
-@pytest.mark.parametrize("views", [1, 4])
+@pytest.mark.parametrize("views", [Views(), Views(2), QUARTER_TURNS])
 def test_shape_range_and_numbers(views):
     stored = pixels(6)
     stored[0], stored[1] = 0, 255  # all black and all white
     for seed in range(5):
         torch.manual_seed(seed)
         made = make_views(stored, views, Augmentation(ViewsConfig()))
-        assert made.shape == (6, views, 3, PX, PX)
+        assert made.shape == (6, views.count, 3, PX, PX)
         assert made.dtype == torch.float32
         assert made.isfinite().all()
         assert made.min() >= 0
@@ -99,30 +100,30 @@ def test_range_under_the_widest_settings():
 def test_views_are_image_major_and_start_from_their_turn():
     stored = pixels()
     torch.manual_seed(0)
-    made = make_views(stored, 4, Augmentation(STILL))
-    torch.testing.assert_close(made, make_views(stored, 4, None), atol=1e-4, rtol=0)
+    made = make_views(stored, QUARTER_TURNS, Augmentation(STILL))
+    torch.testing.assert_close(made, make_views(stored, QUARTER_TURNS, None), atol=1e-4, rtol=0)
 
 
 def test_same_seed_same_views():
     stored = pixels()
     augmentation = Augmentation(ViewsConfig())
     torch.manual_seed(7)
-    first = make_views(stored, 4, augmentation)
+    first = make_views(stored, QUARTER_TURNS, augmentation)
     torch.rand(5)  # what ran before does not matter
     torch.manual_seed(7)
-    again = make_views(stored, 4, augmentation)
+    again = make_views(stored, QUARTER_TURNS, augmentation)
     torch.manual_seed(7)
     assert torch.equal(first, again)
-    assert torch.equal(first, make_views(stored, 4, Augmentation(ViewsConfig())))
+    assert torch.equal(first, make_views(stored, QUARTER_TURNS, Augmentation(ViewsConfig())))
     torch.manual_seed(8)
-    other = make_views(stored, 4, augmentation)
+    other = make_views(stored, QUARTER_TURNS, augmentation)
     assert not (first == other).flatten(2).all(2).any()
 
 
 def test_stored_pixels_stay():
     stored = pixels()
     before = stored.clone()
-    make_views(stored, 4, Augmentation(ViewsConfig()))
+    make_views(stored, QUARTER_TURNS, Augmentation(ViewsConfig()))
     assert torch.equal(stored, before)
 
 
@@ -170,9 +171,18 @@ def test_another_light_scales_each_colour_of_an_image_alike():
 
 def test_views_of_one_image_differ():
     torch.manual_seed(0)
-    made = make_views(pixels(1), 4, Augmentation(ViewsConfig()))[0]
+    made = make_views(pixels(1), QUARTER_TURNS, Augmentation(ViewsConfig()))[0]
     back = [torch.rot90(view, -v, dims=(1, 2)) for v, view in enumerate(made)]
     assert not any(torch.equal(back[i], back[j]) for i in range(4) for j in range(i))
+
+
+def test_views_that_are_not_turned_are_upright_and_vary_apart():
+    stored = pixels(2)
+    still = make_views(stored, Views(3), None)
+    assert torch.equal(still, upright_view(stored)[:, None].expand_as(still))
+    torch.manual_seed(0)
+    made = make_views(stored, Views(3), Augmentation(ViewsConfig()))
+    assert not any(torch.equal(made[:, i], made[:, j]) for i in range(3) for j in range(i))
 
 
 def test_no_variation_leaves_the_image():

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from dermdistill.config import Config
-from dermdistill.run import METRICS, RESEARCH_NOTICE
+from dermdistill.run import METRICS, RESEARCH_NOTICE, write_text
 
 REPORT = "report.html"
 
@@ -183,21 +183,29 @@ def report(runs: list[str], output: str = REPORT) -> None:
     print(f"report: {write_report([Path(run) for run in runs], Path(output))}")
 
 
-def methods(name: str | None = None) -> None:
+def methods(name: str | None = None, write: str | None = None) -> None:
     """List the methods, or explain one with its equation and defaults.
 
     Args:
         name: the method to explain.
+        write: a Markdown file to write the whole table to (docs/methods.md is one).
     """
     from dermdistill.methods import METHODS, build_method
+    from dermdistill.methods.listing import SURE, markdown, who_teaches
 
+    if write:
+        write_text(write, markdown())
+        return
     if name is None:
         for key, method in METHODS.items():
-            print(f"{key:<12} {method.views} view{'s' if method.views > 1 else ' '}  "
-                  f"teacher {method.teacher:<7} {method.__doc__.splitlines()[0]}")  # fmt: skip
+            count, about = method.views.count, method.__doc__.splitlines()[0]
+            print(f"{key:<16} {count} view{'s' if count > 1 else ' '}  "
+                  f"teacher {who_teaches(method):<18} {about}")  # fmt: skip
         return
     method = build_method(name)
-    print(f"{name}: {method.__doc__.strip()}\n\nSource: {method.source}\n\nHyper-parameters:")
+    print(f"{name}: {method.__doc__.strip()}\n\nTeacher: {who_teaches(METHODS[name])}\n\n"
+          f"Source: {method.source}\nHow sure: {SURE[method.sure]}\n\n"
+          "Hyper-parameters:")  # fmt: skip
     for field in fields(method):
         print(f"  {field.name:<20} {field.default}")
 

@@ -221,7 +221,8 @@ class Config:
         device: "auto", "cpu", "cuda" or "mps".
         data: which images, and who is held out.
         views: how training images are varied.
-        teacher: who teaches.
+        teacher: who teaches, where a method has one frozen teacher.
+        teachers: who teaches, where a method has several (`dermdistill methods` tells which do).
         pretext: the stage between.
         student: who learns.
     """
@@ -233,6 +234,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    teachers: list[TeacherConfig] = field(default_factory=list)
     pretext: PretextConfig = field(default_factory=PretextConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
 
@@ -264,6 +266,8 @@ class Config:
             check(0 <= chance <= 1, f"views.{name}_probability", chance, "in [0, 1]")
         for stage in ("teacher", "pretext", "student"):
             _check_fit(check, f"{stage}.fit", getattr(self, stage).fit)
+        for index, teacher in enumerate(self.teachers):
+            _check_fit(check, f"teachers[{index}].fit", teacher.fit)
 
 
 def _check_fit(check: "_Check", where: str, fit: FitConfig) -> None:

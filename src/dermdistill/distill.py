@@ -16,7 +16,14 @@ import yaml
 from lightning_fabric import Fabric
 from torch import nn
 
-from dermdistill.config import Config, FitConfig, NetworkConfig, load_config, to_dict
+from dermdistill.config import (
+    Config,
+    FitConfig,
+    NetworkConfig,
+    TeacherConfig,
+    load_config,
+    to_dict,
+)
 from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.errors import ConfigError, RunError
 from dermdistill.evaluate.score import score
@@ -100,11 +107,9 @@ def distill(config: Config, progress: bool = True, resume: bool = True) -> Path:
     student = config.student
     method = build_method(student.method, student.options)
     require_network(student.network.name)
-    taught = method.teacher != "none"
-    if taught:
-        _check_teacher(config)
+    teachers = _frozen_teachers(config, method)
     bench = _Bench(config, progress, resume)
-    upstream = {"teacher": bench.teacher()} if taught else {}
+    upstream = bench.teachers(teachers)
     pretext = method.pretext()
     if pretext is not None:
         frozen = NetworkConfig(**read_json(upstream["teacher"] / PROVENANCE)["network_config"])
@@ -118,8 +123,8 @@ def distill(config: Config, progress: bool = True, resume: bool = True) -> Path:
 
 def teach(config: Config, progress: bool = True, resume: bool = True) -> Path:
     """Train the teacher, or find it trained; return its run directory. Arguments as `distill`."""
-    _check_teacher(config)
-    return _Bench(config, progress, resume).teacher()
+    _check_teacher("teacher", config.teacher)
+    return _Bench(config, progress, resume).teacher(config.teacher)
 
 
 def evaluate(run: Path, progress: bool = True) -> dict[str, Any]:
@@ -142,15 +147,30 @@ def evaluate(run: Path, progress: bool = True) -> dict[str, Any]:
     return metrics
 
 
-def _check_teacher(config: Config) -> None:
-    """Die of a wrong teacher before images are decoded."""
-    given = config.teacher.run
-    if not given:
-        require_network(config.teacher.network.name)
-    elif not (Path(given) / METRICS).exists():
+def _frozen_teachers(config: Config, method: Method) -> list[TeacherConfig]:
+    """Who is trained or loaded to teach by a method, checked before images are decoded."""
+    if method.teacher == "frozen":
+        _check_teacher("teacher", config.teacher)
+        return [config.teacher]
+    if method.teacher != "several":
+        return []
+    if len(config.teachers) < 2:
+        raise ConfigError(
+            f"{config.student.method} learns from several teachers, and the setting teachers names "
+            f"{len(config.teachers)}; it must name at least 2, each by its run or its network"
+        )
+    for index, teacher in enumerate(config.teachers):
+        _check_teacher(f"teachers[{index}]", teacher)
+    return config.teachers
+
+
+def _check_teacher(where: str, teacher: TeacherConfig) -> None:
+    if not teacher.run:
+        require_network(teacher.network.name)
+    elif not (Path(teacher.run) / METRICS).exists():
         raise RunError(
-            f"teacher.run is {given}, which is no finished run (no {METRICS}); finish it with "
-            "`dermdistill teach`, or leave teacher.run empty"
+            f"{where}.run is {teacher.run}, which is no finished run (no {METRICS}); finish it "
+            f"with `dermdistill teach`, or leave {where}.run empty"
         )
 
 
@@ -162,9 +182,16 @@ class _Bench:
         self.data = open_dataset(config.data, Path(config.output), progress)
         self.fabric = start_fabric(config.precision, config.device)
 
-    def teacher(self) -> Path:
-        """The run directory of the teacher, given or trained."""
-        config = self.config.teacher
+    def teachers(self, configs: list[TeacherConfig]) -> dict[str, Path]:
+        """The run directories of all frozen teachers, in order, by the name of their place."""
+        runs = [self.teacher(config) for config in configs]
+        twice = [str(run) for index, run in enumerate(runs) if run in runs[:index]]
+        if twice:
+            raise ConfigError(f"teachers names {twice[0]} twice; every teacher must be another run")
+        return {_place(index): run for index, run in enumerate(runs)}
+
+    def teacher(self, config: TeacherConfig) -> Path:
+        """The run directory of one teacher, given or trained."""
         if config.run:
             return Path(config.run)
         return self.run(Stage("teacher", config.network.name, config.network,
@@ -194,6 +221,11 @@ class _Bench:
         })  # fmt: skip
         (folder / CHECKPOINT).unlink(missing_ok=True)
         return folder
+
+
+def _place(index: int) -> str:
+    """The name of a teacher's place among a stage's upstream runs."""
+    return f"teacher_{index + 1}" if index else "teacher"
 
 
 def _write_origin(
@@ -227,25 +259,30 @@ def _trainer(
 ) -> Trainer:
     """Everything a stage trains with, built from its seed."""
     seed_step(config.seed, "init", stage.kind)
-    teacher = _frozen_teacher(stage.upstream.get("teacher"), data, fabric)
-    px, classes = data.store.px, len(data.classes)
-    widths = teacher and teacher.widths(px)
-    network = None if stage.kind == "pretext" else build_backbone(stage.network, classes)
-    adapters = stage.method.adapters(network and network.widths(px), widths)
+    method, px, classes = stage.method, data.store.px, len(data.classes)
+    teachers = [
+        _frozen_teacher(run, data, fabric)
+        for place, run in stage.upstream.items() if place.startswith("teacher")
+    ]  # fmt: skip
+    widths = [teacher.widths(px, method.stages) for teacher in teachers]
+    network = None
+    if stage.kind != "pretext":
+        network = method.enrol(build_backbone(stage.network, classes), *teachers)
+    peers = [build_backbone(stage.network, classes) for _ in range(method.peers)]
     counts = torch.from_numpy(np.bincount(data.train.labels, minlength=classes))
-    weights = class_weights(counts, stage.fit.class_weight_power)
-    pretext = _frozen_pretext(stage, widths, fabric)
+    learner = Learner(
+        method, network, peers, widths, px, torch.from_numpy(data.train.labels),
+        class_weights(counts, stage.fit.class_weight_power), _frozen_pretext(stage, widths, fabric),
+    )  # fmt: skip
     return Trainer(
-        learner=Learner(network, adapters, stage.method, weights, pretext),
-        teach=partial(_taught, teacher, fabric), data=data, config=stage.fit, views=config.views,
-        seed=config.seed, fabric=fabric, folder=folder, stage=stage.kind, shown=progress,
+        learner=learner, teach=partial(_taught, teachers, method.stages, fabric), data=data,
+        config=stage.fit, views=config.views, seed=config.seed, fabric=fabric, folder=folder,
+        stage=stage.kind, shown=progress,
     )  # fmt: skip
 
 
-def _frozen_teacher(run: Path | None, data: Dataset, fabric: Fabric) -> Backbone | None:
+def _frozen_teacher(run: Path, data: Dataset, fabric: Fabric) -> Backbone:
     """The teacher of a run, as a constant on the device."""
-    if run is None:
-        return None
     taught = tuple(read_json(run / PROVENANCE)["classes"])
     if taught != data.classes:
         raise ConfigError(
@@ -255,20 +292,20 @@ def _frozen_teacher(run: Path | None, data: Dataset, fabric: Fabric) -> Backbone
     return freeze(load_network(run)).to(fabric.device, memory_format=torch.channels_last)
 
 
-def _frozen_pretext(stage: Stage, teacher: Widths | None, fabric: Fabric) -> nn.ModuleDict | None:
+def _frozen_pretext(stage: Stage, teachers: list[Widths], fabric: Fabric) -> nn.ModuleDict | None:
     """What the pretext stage trained, as a constant on the device."""
     if "pretext" not in stage.upstream:
         return None
-    heads = nn.ModuleDict(stage.method.pretext().adapters(None, teacher))
+    heads = nn.ModuleDict(stage.method.pretext().adapters(None, *teachers))
     heads.load_state_dict(read_state(stage.upstream["pretext"] / BEST))
     return freeze(heads).to(fabric.device)
 
 
 @torch.no_grad()
-def _taught(teacher: Backbone | None, fabric: Fabric, batch: Batch) -> Taps | None:
-    """A frozen teacher's taps on a batch's own views; None where nobody teaches."""
-    if teacher is None:
-        return None
-    images = batch.flat().contiguous(memory_format=torch.channels_last)
+def _taught(
+    teachers: list[Backbone], stages: bool, fabric: Fabric, batch: Batch
+) -> tuple[Taps, ...]:
+    """The frozen teachers' taps on a batch's views."""
+    images = batch.for_teacher().contiguous(memory_format=torch.channels_last)
     with fabric.autocast():
-        return teacher(images)
+        return tuple(teacher(images, stages) for teacher in teachers)

@@ -8,6 +8,20 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 
+class Views(NamedTuple):
+    """The views of every image that a method asks for.
+
+    Attributes:
+        count: how many.
+        turned: view v is turned by v quarter turns; else all are upright, each varied by itself.
+        apart: the student sees view 0 alone and whoever teaches view 1; else all see all.
+    """
+
+    count: int = 1
+    turned: bool = False
+    apart: bool = False
+
+
 class Batch(NamedTuple):
     """Images with their views as an axis; view 0 is upright.
 
@@ -15,32 +29,48 @@ class Batch(NamedTuple):
         images: RGB in [0, 1], `[batch views 3 rows cols]`.
         target: class index of each image, `[batch]`.
         ids: the images' ids, in the same order.
+        rows: their positions in the part that they come from, for what a method remembers.
+        apart: the student sees view 0 alone and whoever teaches view 1; else all see all.
     """
 
     images: Float[Tensor, "batch views 3 rows cols"]
     target: Int64[Tensor, " batch"]
     ids: list[str]
+    rows: Int64[Tensor, " batch"]
+    apart: bool = False
 
     @property
     def views(self) -> int:
-        """How many views each image has."""
-        return self.images.shape[1]
+        """How many views of each image the student sees."""
+        return 1 if self.apart else self.images.shape[1]
 
-    def flat(self) -> Float[Tensor, "samples 3 rows cols"]:
-        """All views as one stack, image-major: row `i * views + v` is view v of image i."""
-        return self.images.flatten(0, 1)
+    def for_student(self) -> Float[Tensor, "samples 3 rows cols"]:
+        """What the student sees, image-major: row `i * views + v` is view v of image i."""
+        return self.images[:, 0] if self.apart else self.images.flatten(0, 1)
+
+    def for_teacher(self) -> Float[Tensor, "samples 3 rows cols"]:
+        """What whoever teaches sees, in the same order."""
+        return self.images[:, 1] if self.apart else self.images.flatten(0, 1)
+
+    def last_of_each(self) -> Int64[Tensor, " distinct"]:
+        """Where every distinct image stands last: a sampler may draw one twice into a batch."""
+        distinct, place = self.rows.unique(return_inverse=True)
+        here = torch.arange(len(place), device=place.device)
+        return torch.zeros_like(distinct).scatter_reduce_(0, place, here, "amax")
 
 
 class Taps(NamedTuple):
     """What a network exposes of one forward pass.
 
     The map is the last spatial feature map, the embedding what the classifier reads (for most
-    networks the map's mean; MobileNetV3 and V4 widen it first), the logits its answer.
+    networks the map's mean; MobileNetV3 and V4 widen it first), the logits its answer. The stages
+    are the network's own feature maps from shallow to deep, where a method asks for them.
     """
 
     map: Float[Tensor, "samples channels rows cols"]
     embedding: Float[Tensor, "samples width"]
     logits: Float[Tensor, "samples classes"]
+    stages: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +81,7 @@ class Widths:
     map_px: int
     embedding: int
     classes: int
+    stages: tuple[tuple[int, int], ...] = ()  # channels and pixels of each, if a method asks
 
 
 Terms = dict[str, tuple[float, Tensor]]

@@ -6,8 +6,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from dermdistill.config import ViewsConfig
+from dermdistill.types import Views
 
-QUARTER_TURNS = 4  # the views of the view contrast: 0, 90, 180 and 270 degrees
+QUARTER_TURNS = Views(4, turned=True)  # of the view contrast: 0, 90, 180 and 270 degrees
 
 # Of kornia's black bodies (3,000 to 15,000 K in steps of 500) those of 5,000 to 8,500 K: outside,
 # skin turns yellow or violet as no dermatoscope shows it.
@@ -82,16 +83,20 @@ class Augmentation(nn.Module):
 
 
 def make_views(
-    pixels: UInt8[Tensor, "batch rows cols 3"], views: int, augmentation: Augmentation | None
+    pixels: UInt8[Tensor, "batch rows cols 3"], views: Views, augmentation: Augmentation | None
 ) -> Float[Tensor, "batch views 3 rows cols"]:
-    """Stored pixels as a batch's views: turned, then each varied by itself.
+    """Stored pixels as a batch's views: turned where asked, then each varied by itself.
 
     Args:
         pixels: rows of a store, on the device that shall do the work.
-        views: 1 to 4.
+        views: how many, and whether they are turned.
         augmentation: how to vary them; None leaves them as they are (validation, test).
     """
-    turned = rotated_views(upright_view(pixels), views)
+    upright = upright_view(pixels)
+    if views.turned:
+        stacked = rotated_views(upright, views.count)
+    else:
+        stacked = upright[:, None].expand(-1, views.count, -1, -1, -1)
     if augmentation is None:
-        return turned
-    return augmentation(turned.flatten(0, 1)).unflatten(0, (-1, views))
+        return stacked
+    return augmentation(stacked.flatten(0, 1)).unflatten(0, (-1, views.count))

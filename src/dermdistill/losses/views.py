@@ -27,8 +27,8 @@ def view_similarity(
     Source: SSD-KD (arXiv:2203.11490), the self-supervised term.
     """
     with no_autocast(embeddings):
-        directions = _directions(double(embeddings))
-        similarity = directions[:, 1:].flatten(0, 1) @ directions[:, 0].mT
+        unit = directions(double(embeddings))
+        similarity = unit[:, 1:].flatten(0, 1) @ unit[:, 0].mT
     return similarity.to(at_least_single(embeddings)[0].dtype)
 
 
@@ -137,7 +137,7 @@ def view_kd_loss(
     return trusted_kd_loss(student_similarity, teacher_similarity, own, temperature, keep_ratio)
 
 
-def _directions(embeddings: Tensor) -> Tensor:
+def directions(embeddings: Tensor) -> Tensor:
     """Embeddings at length 1; those without a direction become 0 and receive no gradient."""
     length = torch.linalg.vector_norm(embeddings, dim=-1, keepdim=True)
     return torch.where(length > MIN_LENGTH, embeddings, 0) / length.clamp_min(MIN_LENGTH)

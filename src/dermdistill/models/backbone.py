@@ -10,10 +10,13 @@ from torch import Tensor, nn
 
 from dermdistill.config import NetworkConfig
 from dermdistill.errors import ConfigError, RunError, unknown_name
+from dermdistill.models.bridge import Bridge
 from dermdistill.models.depthwise import speed_up_depthwise
 from dermdistill.models.weights import load_weights, read_state
 from dermdistill.run import BEST, PROVENANCE, read_json
 from dermdistill.types import Taps, Widths
+
+STAGES = 4  # at most, the deepest; resnets and mobile nets have 5
 
 
 class Backbone(nn.Module):
@@ -31,18 +34,29 @@ class Backbone(nn.Module):
     def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
         self.network = speed_up_depthwise(network)
+        self.bridge: Bridge | None = None
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, images: Float[Tensor, "samples 3 rows cols"]) -> Taps:
-        """Map, embedding and logits of a stack of images in [0, 1]."""
-        features = self.network.forward_features((images - self.mean) / self.std)
-        embedding = self.network.forward_head(features, pre_logits=True)
-        return Taps(
-            map=self._as_map(features),
-            embedding=embedding,
-            logits=self.network.get_classifier()(embedding),
-        )
+    def forward(self, images: Float[Tensor, "samples 3 rows cols"], stages: bool = False) -> Taps:
+        """Map, embedding and logits of a stack of images in [0, 1], and the stages if asked."""
+        images, maps = (images - self.mean) / self.std, ()
+        if stages:
+            features, maps = self.network.forward_intermediates(images)
+        else:
+            features = self.network.forward_features(images)
+        last = self._as_map(features)
+        if self.bridge is None:
+            embedding = self.network.forward_head(features, pre_logits=True)
+            logits = self.network.get_classifier()(embedding)
+        else:
+            last, embedding, logits = self.bridge(last)
+        return Taps(last, embedding, logits, stages=tuple(maps[-STAGES:]))
+
+    def cross(self, bridge: Bridge) -> None:
+        """Answer through a bridge from now on; the network's own classifier is taken off."""
+        self.network.reset_classifier(0)
+        self.bridge = bridge
 
     def _as_map(self, features: Tensor) -> Float[Tensor, "samples channels rows cols"]:
         """Tokens (transformers) and channels-last maps (Swin) as a channels-first map."""
@@ -55,18 +69,28 @@ class Backbone(nn.Module):
         return features
 
     @torch.no_grad()
-    def widths(self, input_px: int) -> Widths:
-        """The sizes of the taps at a square input; leaves weights and statistics untouched."""
+    def widths(self, input_px: int, stages: bool = False) -> Widths:
+        """The sizes of the taps at a square input; leaves weights and statistics untouched.
+
+        Raises:
+            ConfigError: stages are asked of a network that timm cannot read them from.
+        """
+        if stages and not hasattr(self.network, "forward_intermediates"):
+            raise ConfigError(
+                f"timm's {type(self.network).__name__} does not show its stages, which this method "
+                "needs; choose another network (resnets, mobile nets, EfficientNets, ViTs do)"
+            )
         was_training = self.training
         self.eval()
         probe = self.mean.new_zeros(1, 3, input_px, input_px)
-        taps = self(probe)
+        taps = self(probe, stages)
         self.train(was_training)
         return Widths(
             map_channels=taps.map.shape[1],
             map_px=taps.map.shape[2],
             embedding=taps.embedding.shape[1],
             classes=taps.logits.shape[1],
+            stages=tuple((stage.shape[1], stage.shape[2]) for stage in taps.stages),
         )
 
 
@@ -122,10 +146,37 @@ def load_network(run: Path) -> Backbone:
     start = NetworkConfig(**origin["network_config"] | {"weights": "none"})
     network = build_backbone(start, len(origin["classes"]))
     try:
-        network.load_state_dict(read_state(run / BEST))
+        state = read_state(run / BEST)
+        bridge = Bridge.like(state, "bridge.")
+        if bridge is not None:
+            network.cross(bridge)
+        network.load_state_dict(state)
     except (ConfigError, RuntimeError) as error:
         raise RunError(f"{run / BEST} cannot be used: {error}. Train the run again") from error
     return network.eval()
+
+
+@torch.no_grad()
+def bridged(student: Backbone, teacher: Backbone) -> Backbone:
+    """The student, from now on answering through the teacher's classifier.
+
+    Raises:
+        ConfigError: the teacher's classifier does not read its last map's mean.
+    """
+    try:
+        taps = teacher(torch.rand(1, 3, 64, 64).to(teacher.mean))
+        mean = taps.map.mean((2, 3))
+        plain = mean.shape == taps.embedding.shape and torch.allclose(mean, taps.embedding, 1e-3)
+    except (AssertionError, RuntimeError):  # a transformer of another size
+        plain = False
+    if not plain:
+        raise ConfigError(
+            f"{type(teacher.network).__name__} cannot lend its classifier, as that does not read "
+            "the mean of a map; take a teacher with plain pooling (resnets, EfficientNets)"
+        )
+    classifier = teacher.network.get_classifier()
+    student.cross(Bridge.between(student.network.num_features, classifier))
+    return student
 
 
 def freeze(network: nn.Module) -> nn.Module:

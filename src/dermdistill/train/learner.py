@@ -1,51 +1,99 @@
-"""What one stage trains: a student, its adapters, and the method that judges them."""
+"""What one stage trains: a student, what is trained beside it, and the method that judges them."""
 
-from jaxtyping import Float
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int64
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from dermdistill.methods import Lesson, Method
-from dermdistill.models import Backbone
-from dermdistill.types import Batch, Taps, Terms
+from dermdistill.models import Backbone, freeze
+from dermdistill.types import Batch, Taps, Terms, Widths
 
 
 class Learner(nn.Module):
-    """All that an optimiser may change in a stage, with a forward pass that ends in terms.
+    """All that changes in a stage, with a forward pass that ends in terms.
 
-    The teacher and the frozen pretext head are handed in or kept out of sight: they are never
-    submodules, so no optimiser, no checkpoint and no export can reach them.
+    Frozen teachers and the frozen pretext head are handed in or kept out of sight: they are never
+    submodules, so no optimiser, no checkpoint and no export can reach them. A teacher that is a
+    moving average of the student changes, so it is one, without gradient.
 
     Args:
-        student: the network to train; None when the method trains adapters alone (a pretext).
-        adapters: what the method trains beside it.
         method: the method.
+        student: the network to train; None when the method trains adapters alone (a pretext).
+        peers: networks that learn beside the student.
+        teachers: the sizes of the frozen teachers.
+        input_px: side of the images.
+        labels: the class of every training image.
         class_weights: weight of each class in the cross entropy.
         pretext: frozen modules of the pretext stage, if the method has one.
     """
 
     def __init__(
         self,
-        student: Backbone | None,
-        adapters: dict[str, nn.Module],
         method: Method,
+        student: Backbone | None,
+        peers: Sequence[Backbone],
+        teachers: Sequence[Widths],
+        input_px: int,
+        labels: Int64[Tensor, " images"],
         class_weights: Float[Tensor, " classes"],
         pretext: nn.ModuleDict | None = None,
     ):
         super().__init__()
-        self.student = student
-        self.adapters = nn.ModuleDict(adapters)
         self.method = method
+        self.student = student
+        self.peers = nn.ModuleList(peers)
+        widths = student and student.widths(input_px, method.stages)
+        if method.teacher in ("average", "self"):
+            teachers = (widths,)
+        self.adapters = nn.ModuleDict(method.adapters(widths, *teachers))
+        self.memory = nn.ModuleDict({} if student is None else method.memory(widths, labels))
+        self.average = None
+        if method.teacher == "average":
+            # As in Mean Teacher: the plain average of all steps until that is slower than the rate.
+            self.average = freeze(ModelEmaV3(
+                student, method.teacher_decay_ratio, use_warmup=True, warmup_power=1.0
+            ))  # fmt: skip
         self.register_buffer("class_weights", class_weights, persistent=False)
         self._unregistered = (pretext,)  # a tuple hides it from nn.Module
+        self._lesson: Lesson | None = None
 
-    def forward(self, batch: Batch, teacher: Taps | None) -> Terms:
-        """The method's terms for a batch, given the teacher's taps on the same views."""
-        return self.method.terms(
-            Lesson(
-                batch=batch,
-                student=None if self.student is None else self.student(batch.flat()),
-                teacher=teacher,
-                adapters=self.adapters,
-                pretext=self._unregistered[0],
-                class_weights=self.class_weights,
-            )
+    def forward(self, batch: Batch, teachers: tuple[Taps, ...], done_ratio: float) -> Terms:
+        """The method's terms for a batch.
+
+        Args:
+            batch: the images.
+            teachers: the frozen teachers' taps on their views.
+            done_ratio: share of the training's steps that lie behind.
+        """
+        images, stages = batch.for_student(), self.method.stages
+        own = self.student if self.method.teacher == "self" else self.average
+        if own is not None:
+            with torch.no_grad():
+                teachers = (own(batch.for_teacher(), stages),)
+        self._lesson = Lesson(
+            batch=batch,
+            student=None if self.student is None else self.student(images, stages),
+            teachers=teachers,
+            adapters=self.adapters,
+            pretext=self._unregistered[0],
+            class_weights=self.class_weights,
+            peers=tuple(peer(images, stages) for peer in self.peers),
+            memory=self.memory,
+            done_ratio=done_ratio,
         )
+        return self.method.terms(self._lesson)
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """What follows the optimiser's step of the last lesson: average and memory move on.
+
+        Args:
+            step: how many steps have been done, this one included.
+        """
+        if self.average is not None:
+            self.average.update(self.student, step)
+        self.method.remember(self._lesson)
+        self._lesson = None

@@ -25,10 +25,10 @@ from dermdistill.train.checkpoint import load_checkpoint, save_checkpoint, save_
 from dermdistill.train.learner import Learner
 from dermdistill.train.progress import Display, History
 from dermdistill.train.schedule import Schedule, build_optimiser
-from dermdistill.types import Batch, Taps, total_loss
+from dermdistill.types import Batch, Taps, Terms, total_loss
 
 HISTORY_STEPS = 20  # steps that one line of the training history averages; an epoch's end ends one
-Teach = Callable[[Batch], Taps | None]
+Teach = Callable[[Batch], tuple[Taps, ...]]
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Trainer:
 
     Args:
         learner: what is trained.
-        teach: gives the teacher's taps for a batch (None where nobody teaches).
+        teach: gives the frozen teachers' taps for a batch (none where there are none).
         data: the parts.
         config: how long, how fast, what is watched.
         views: how training images are varied.
@@ -85,7 +85,7 @@ class Trainer:
             self.ema = ModelEmaV3(self.learner.student, decay=self.config.ema_decay)
         self.wrapped, self.optimiser = self.fabric.setup(self.learner, optimiser)
         self.progress = Progress()
-        self.sums: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor] = {}  # each term's sum, and over how many steps
 
     @property
     def watch(self) -> str:
@@ -148,7 +148,7 @@ class Trainer:
         progress, part = self.progress, self.data.train
         seed_step(self.seed, "step", progress.step)
         batch = self._batch(part, chosen, self.augmentation)
-        terms = self.wrapped(batch, self.teach(batch))
+        terms = self._terms(batch)
         loss = total_loss(terms)
         self.optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
@@ -162,21 +162,33 @@ class Trainer:
             )
         self.optimiser.step()
         self.schedule.step()
+        with self.fabric.autocast():  # the lesson's taps are in the type of the forward pass
+            self.learner.after_step(progress.step + 1)
         if self.ema is not None:
             self.ema.update(self.learner.student)
         for name, value in {"loss": loss, **{n: v for n, (_, v) in terms.items()}}.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach()
+            once = torch.stack((value.detach(), torch.ones_like(value)))
+            self.sums[name] = self.sums.get(name, 0) + once
+
+    def _terms(self, batch: Batch) -> Terms:
+        """The method's weighted terms for a batch, at this point of the training."""
+        done_ratio = min(self.progress.step / self.schedule.total, 1.0)
+        return self.wrapped(batch, self.teach(batch), done_ratio)
 
     def _batch(self, part: Part, chosen: np.ndarray, augmentation: Augmentation | None) -> Batch:
         """Chosen images of a part as a batch on the device."""
         pixels = part.pixels(chosen).to(self.fabric.device, non_blocking=True)
         target = torch.from_numpy(part.labels[chosen]).to(self.fabric.device)
-        images = make_views(pixels, self.learner.method.views, augmentation)
-        return Batch(images, target, [part.ids[i] for i in chosen])
+        method = self.learner.method
+        images = make_views(pixels, method.views, augmentation)
+        if augmentation is not None:
+            images = method.vary(images)
+        rows = torch.from_numpy(chosen).to(target)
+        return Batch(images, target, [part.ids[i] for i in chosen], rows, method.views.apart)
 
     def _flush(self, history: History, steps: int) -> dict[str, float]:
         """Write the means of the steps since the last line; stop on a loss that is no number."""
-        means = {name: float(total) / steps for name, total in self.sums.items()}
+        means = {name: float(total) / float(count) for name, (total, count) in self.sums.items()}
         self.sums = {}
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if bad:
@@ -241,7 +253,7 @@ class Trainer:
         losses = []
         for first in range(0, len(part) - size + 1, size):
             batch = self._batch(part, np.arange(first, first + size), None)
-            losses.append(float(total_loss(self.wrapped(batch, self.teach(batch)))))
+            losses.append(float(total_loss(self._terms(batch))))
         return float(np.mean(losses))
 
     def _save(self, history: History) -> None:
