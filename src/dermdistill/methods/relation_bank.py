@@ -178,10 +178,10 @@ def relations(lesson: Lesson, temperature: float) -> Pair:
 
     The teacher's have no gradient.
     """
+    of_batch, of_classes = embeddings(lesson), lesson.memory["bank"].centres()
     with no_autocast(lesson.student.embedding):
         student, teacher = (
-            e @ c.to(e.dtype).mT / temperature
-            for e, c in zip(embeddings(lesson), lesson.memory["bank"].centres(), strict=True)
+            e @ c.to(e.dtype).mT / temperature for e, c in zip(of_batch, of_classes, strict=True)
         )
     return Pair(student, teacher.detach())
 
