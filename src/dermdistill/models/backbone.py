@@ -36,15 +36,19 @@ class Backbone(nn.Module):
 
     def forward(self, images: Float[Tensor, "samples 3 rows cols"]) -> Taps:
         """Map, embedding and logits of a stack of images in [0, 1]."""
-        features = self.network.forward_features((images - self.mean) / self.std)
+        features = self.features(images)
         embedding = self.network.forward_head(features, pre_logits=True)
         return Taps(
-            map=self._as_map(features),
+            map=self.as_map(features),
             embedding=embedding,
             logits=self.network.get_classifier()(embedding),
         )
 
-    def _as_map(self, features: Tensor) -> Float[Tensor, "samples channels rows cols"]:
+    def features(self, images: Float[Tensor, "samples 3 rows cols"]) -> Tensor:
+        """The last features in the network's own layout; `as_map` gives them one layout."""
+        return self.network.forward_features((images - self.mean) / self.std)
+
+    def as_map(self, features: Tensor) -> Float[Tensor, "samples channels rows cols"]:
         """Tokens (transformers) and channels-last maps (Swin) as a channels-first map."""
         if features.ndim == 3:
             patches = features[:, getattr(self.network, "num_prefix_tokens", 0) :]
