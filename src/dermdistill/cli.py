@@ -28,6 +28,7 @@ COMMANDS: dict[str, Callable] = {
     "teach": commands.teach,
     "distill": commands.distill,
     "evaluate": commands.evaluate,
+    "explain": commands.explain,
     "export": commands.export,
     "report": commands.report,
     "methods": commands.methods,
