@@ -137,7 +137,8 @@ def evaluate(run: Path, progress: bool = True) -> dict[str, Any]:
             f"{origin['key']['data']}, today's are {data.identity}. Restore the data it names, or "
             "train anew"
         )
-    metrics |= score(load_network(run), data, run, start_fabric(config.precision, config.device))
+    fabric = start_fabric(config.precision, config.device)
+    metrics |= score(load_network(run), data, run, fabric, config.evaluation)
     write_json(run / METRICS, metrics)
     return metrics
 
@@ -187,7 +188,8 @@ class _Bench:
         if stage.kind == "pretext":
             metrics = {"validation": {"loss": state.best_figure}}
         else:
-            metrics = score(load_network(folder), self.data, folder, self.fabric)
+            metrics = score(load_network(folder), self.data, folder, self.fabric,
+                            self.config.evaluation)  # fmt: skip
         write_json(folder / METRICS, metrics | {
             "selected_epoch": state.best_epoch, "epochs": state.epoch, "steps": state.step,
             "wall_s": state.wall_s,
