@@ -128,7 +128,9 @@ def evaluate(run: Path, progress: bool = True) -> dict[str, Any]:
         RunError: it is no finished run of a network, or its data are others now.
     """
     opened = open_run(run, progress)
-    metrics = read_json(run / METRICS) | score(opened.network, opened.data, run, opened.fabric)
+    metrics = read_json(run / METRICS) | score(
+        opened.network, opened.data, run, opened.fabric, opened.config.evaluation
+    )
     write_json(run / METRICS, metrics)
     return metrics
 
@@ -200,7 +202,8 @@ class _Bench:
         if stage.kind == "pretext":
             metrics = {"validation": {"loss": state.best_figure}}
         else:
-            metrics = score(load_network(folder), self.data, folder, self.fabric)
+            metrics = score(load_network(folder), self.data, folder, self.fabric,
+                            self.config.evaluation)  # fmt: skip
         write_json(folder / METRICS, metrics | {
             "selected_epoch": state.best_epoch, "epochs": state.epoch, "steps": state.step,
             "wall_s": state.wall_s,

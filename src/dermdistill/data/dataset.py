@@ -56,6 +56,7 @@ class Dataset:
     """A table, its store and its split, joined by image id."""
 
     classes: tuple[str, ...]
+    table: Table
     store: Store
     split: Split
     train: Part
@@ -125,4 +126,4 @@ def _joined(table: Table, store: Store, split: Split, validation_fold: int) -> D
             "not be learnt; `dermdistill data audit` shows every part",
             stacklevel=2,
         )
-    return Dataset(table.classes, store, split, train, part("validation"), part("test"))
+    return Dataset(table.classes, table, store, split, train, part("validation"), part("test"))

@@ -57,6 +57,11 @@ class Predictions:
         """Index of the most probable class, [images]; the first of equal ones."""
         return self.probabilities.argmax(axis=1)
 
+    def subset(self, rows: Int64[np.ndarray, " chosen"]) -> "Predictions":
+        """Some of the images, in the order of `rows`."""
+        ids = [self.ids[row] for row in rows]
+        return Predictions(ids, self.classes, self.probabilities[rows], self.labels[rows])
+
     def save(self, path: str | os.PathLike) -> None:
         """Write the probabilities in ISIC's submission form, with every digit a float64 has."""
         rows = self.probabilities.tolist()  # Python floats print the shortest exact decimals
