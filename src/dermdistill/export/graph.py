@@ -33,7 +33,7 @@ class DeployedGraph(nn.Module):
         self.input_px = input_px
         self.temperature = temperature
         linear = pools_linearly(self.network, input_px)
-        self.class_maps = _pointwise(self.network.network.get_classifier()) if linear else None
+        self.class_maps = _pointwise(self.network.classifier) if linear else None
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ def pools_linearly(network: Backbone, input_px: int) -> bool:
 
     So it is for MobileNetV2, EfficientNet and ResNet; MobileNetV3 and V4 widen between the two.
     """
-    classifier = network.network.get_classifier()
+    classifier = network.classifier
     if not isinstance(classifier, nn.Linear) or classifier.bias is None:
         return False
     generator = torch.Generator().manual_seed(0)
