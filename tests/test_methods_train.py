@@ -29,7 +29,7 @@ def test_beats_its_untrained_start(output, name, capsys):
         ("untrained", small.fit(epochs=1, max_steps=1, lr=1e-12, weight_decay=0.0)),
         ("trained", small.fit(epochs=EPOCHS, lr=3e-3)),
     ):
-        config = small.config(output, name, student_fit=fit)
+        config = small.config(output, name, student_fit=fit, precision="bf16")
         recipe = output / f"{name}-{what}.yaml"
         recipe.write_text(yaml.safe_dump(to_dict(config)))
         assert main(["distill", "--config", str(recipe)]) == 0

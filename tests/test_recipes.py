@@ -65,6 +65,9 @@ def assert_holds(shown, written) -> None:
     for key, value in written.items():
         if isinstance(value, dict):
             assert_holds(shown[key], value)
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            for one, other in zip(shown[key], value, strict=True):
+                assert_holds(one, other)
         else:
             assert shown[key] == value, key
 
