@@ -15,6 +15,7 @@ from dermdistill.methods import METHODS, Lesson, build_method
 from dermdistill.methods.view_pretext import ViewPretext
 from dermdistill.types import Batch, Taps, Terms, total_loss
 from method_contract import CHECKS, OVERFIT_STEPS, classroom
+from rival_oracles import RIVALS
 
 VIEWS = 4
 
@@ -200,6 +201,8 @@ def ssd_terms(x: SimpleNamespace) -> dict[str, Tensor]:
 
 def oracle(name: str, x: SimpleNamespace) -> Tensor:
     """A method's loss as facts and papers have it."""
+    if name in RIVALS:
+        return RIVALS[name](x, all_targets(x))
     ce = weighted_ce(x.s_logits, all_targets(x), x.weight)
     kd = kl(x.s_logits, x.t_logits, 5.0)
     if name == "supervised":

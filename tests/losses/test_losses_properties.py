@@ -122,6 +122,10 @@ GRADCHECKS = {
     "view_contrast": losses.view_contrast_loss,
     "view_kd": lambda x: losses.view_kd_loss(x, numbers(1, 9, 3), 0.5, 0.75),
     "trusted_kd": lambda x: losses.trusted_kd_loss(x, numbers(1, 9, 3), OWN, 4.0, 0.75),
+    "target_kd": lambda x: losses.target_kd_loss(x, numbers(1, 9, 3), OWN, 4.0),
+    "nontarget_kd": lambda x: losses.nontarget_kd_loss(x, numbers(1, 9, 3), OWN, 4.0),
+    "inter_class": lambda x: losses.inter_class_loss(x, numbers(1, 9, 3), 2.0),
+    "intra_class": lambda x: losses.intra_class_loss(x, numbers(1, 9, 3), 2.0),
 }
 
 

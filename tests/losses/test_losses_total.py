@@ -25,6 +25,10 @@ CALLS = {
     "view_contrast": lambda s, t: losses.view_contrast_loss(s),
     "view_kd": lambda s, t: losses.view_kd_loss(s, t, 0.5, 0.75),
     "trusted_kd": lambda s, t: losses.trusted_kd_loss(s, t, target_of(t), 4.0, 0.5),
+    "target_kd": lambda s, t: losses.target_kd_loss(s, t, target_of(t), 4.0),
+    "nontarget_kd": lambda s, t: losses.nontarget_kd_loss(s, t, target_of(t), 4.0),
+    "inter_class": lambda s, t: losses.inter_class_loss(s, t, 2.0),
+    "intra_class": lambda s, t: losses.intra_class_loss(s, t, 2.0),
 }
 MAPS = ("feature_mse", "channel_gram")
 SIMILARITIES = ("view_contrast", "view_kd")
@@ -179,6 +183,19 @@ def test_no_kept_row_is_no_loss():
     loss.backward()
     assert loss.item() == 0
     assert student.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
+def test_standardised_logits_are_finite(situation, ratio):
+    logits = SITUATIONS[situation](*pair("kd"))[0].clone()
+    logits[1] = 3.0
+    logits.requires_grad_()
+    standard = losses.standardise_logits(logits, ratio)
+    standard.square().sum().backward()
+    assert standard.isfinite().all()
+    assert logits.grad.isfinite().all()
+    assert ratio == 0 or (standard[1] == 0).all()
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0, 1e30])

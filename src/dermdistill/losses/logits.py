@@ -7,6 +7,9 @@ from torch import Tensor
 
 from dermdistill.losses.precision import at_least_single, double
 
+# Logits that deviate less are equal: there is nothing to standardise.
+MIN_SPREAD = 1e-7
+
 
 def cross_entropy_loss(
     logits: Float[Tensor, "samples classes"],
@@ -67,3 +70,32 @@ def kd_loss(
     )
     loss = divergence * (temperature**2 / max(len(student), 1))
     return loss.to(at_least_single(student_logits, teacher_logits)[0].dtype)
+
+
+def standardise_logits(
+    logits: Float[Tensor, "samples classes"], ratio: float
+) -> Float[Tensor, "samples classes"]:
+    """Logits with each sample's mean at 0, divided by its standard deviation to the power ratio.
+
+    At 1 they are z-scores: how far a network spreads its logits no longer matters, only how they
+    lie to each other. At 0 they are returned as they are, which has the same probabilities as
+    taking the mean away, so the ratio leads from one to the other: a temperature of T sd^ratio.
+
+    Args:
+        logits: unnormalised scores.
+        ratio: in [0, 1].
+
+    Returns:
+        In at least float32; 0 without a gradient where all of a sample's logits are equal.
+
+    Source: Sun et al. 2024 (arXiv:2403.01427), algorithm 1; the deviation has classes - 1 in its
+        divisor, as in the public code.
+    """
+    if ratio == 0:
+        return logits
+    wide = double(logits)
+    centred = wide - wide.mean(1, keepdim=True)
+    square = centred.square().sum(1, keepdim=True) / max(logits.shape[1] - 1, 1)
+    spread = square > MIN_SPREAD**2
+    scaled = torch.where(spread, centred, 0) / torch.where(spread, square, 1).pow(ratio / 2)
+    return scaled.to(at_least_single(logits)[0].dtype)

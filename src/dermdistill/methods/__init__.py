@@ -5,6 +5,8 @@ from typing import Any
 from dermdistill.errors import unknown_name
 from dermdistill.methods.base import Lesson, Method, configure
 from dermdistill.methods.d_kd import DKD
+from dermdistill.methods.dist import DIST
+from dermdistill.methods.dkd import DecoupledKD
 from dermdistill.methods.fitnet import FitNet
 from dermdistill.methods.kd import KD
 from dermdistill.methods.rkd import RKD
@@ -20,6 +22,8 @@ METHODS: dict[str, type[Method]] = {
     "d_kd": DKD,
     "sskd": SSKD,
     "ssd_kd": SSDKD,
+    "dkd": DecoupledKD,
+    "dist": DIST,
 }
 
 
