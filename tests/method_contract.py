@@ -196,7 +196,7 @@ def check_config_round_trip(name: str) -> None:
 
 def check_bad_options_are_refused(name: str) -> None:
     """Every hyper-parameter refuses what its name forbids, and names itself and the value."""
-    bad = {"_weight": [-1.0], "_temperature": [0, -1.0], "_ratio": [2, -0.1]}
+    bad = {"_weight": [-1.0], "_power": [-1.0], "_temperature": [0, -1.0], "_ratio": [2, -0.1]}
     for field in fields(METHODS[name]):
         suffix = "_" + field.name.rpartition("_")[2]
         for value in [math.nan, math.inf, -math.inf, "1", None, True, *bad.get(suffix, [])]:

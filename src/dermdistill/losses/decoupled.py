@@ -66,6 +66,119 @@ def nontarget_kd_loss(
     return like_inputs(temperature**2 * _mean(divergence), student_logits, teacher_logits)
 
 
+def confidence_kd_loss(
+    student_logits: Float[Tensor, "samples classes"],
+    teacher_logits: Float[Tensor, "samples classes"],
+    target: Int[Tensor, " samples"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Divergence in nats of the student's share of the true class from the teacher's top share.
+
+    Where the teacher is wrong, its confidence is handed on, not its class. Times T^2.
+
+    Args:
+        student_logits: unnormalised scores.
+        teacher_logits: unnormalised scores; they receive no gradient.
+        target: class of each sample, in [0, classes).
+        temperature: > 0.
+
+    Returns:
+        At least 0; 0 where the student gives the true class what the teacher gives its first.
+
+    Source: RLD (arXiv:2408.07703), sample confidence distillation.
+    """
+    student, teacher = _softened(student_logits, teacher_logits, temperature)
+    divergence = _divergence(
+        _two_shares(student, _one_hot(target, student)),
+        _two_shares(teacher, _one_hot(teacher.argmax(1), teacher)),
+    )
+    return like_inputs(temperature**2 * _mean(divergence), student_logits, teacher_logits)
+
+
+def masked_kd_loss(
+    student_logits: Float[Tensor, "samples classes"],
+    teacher_logits: Float[Tensor, "samples classes"],
+    target: Int[Tensor, " samples"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Divergence in nats among the classes that the teacher ranks below the true one, times T^2.
+
+    What it ranks above the true class is its error; that and the true class are left out.
+
+    Args:
+        student_logits: unnormalised scores.
+        teacher_logits: unnormalised scores; they receive no gradient.
+        target: class of each sample, in [0, classes).
+        temperature: > 0.
+
+    Returns:
+        At least 0; 0 where both agree on those classes, or where they are fewer than two.
+
+    Source: RLD (arXiv:2408.07703), masked correlation distillation.
+    """
+    student, teacher = _softened(student_logits, teacher_logits, temperature)
+    divergence = _inside(student, teacher, teacher < teacher.gather(1, target[:, None]))
+    return like_inputs(temperature**2 * _mean(divergence), student_logits, teacher_logits)
+
+
+def group_kd_loss(
+    student_logits: Float[Tensor, "samples classes"],
+    teacher_logits: Float[Tensor, "samples classes"],
+    groups: Int[Tensor, " classes"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Divergence in nats of the shares of groups of classes, the teacher's rebalanced, times T^2.
+
+    Each of the teacher's shares is divided by its sum over the batch and the sample's shares are
+    scaled back to 1, so that a teacher who prefers a group everywhere stops preferring it.
+
+    Args:
+        student_logits: unnormalised scores.
+        teacher_logits: unnormalised scores; they receive no gradient.
+        groups: the group of each class, such as frequent, medium and rare.
+        temperature: > 0.
+
+    Returns:
+        At least 0; 0 where the student's shares are the teacher's rebalanced ones.
+
+    Source: LTKD (arXiv:2506.18496), the rebalanced cross-group loss; our reading.
+    """
+    student, teacher = _softened(student_logits, teacher_logits, temperature)
+    student, teacher = (
+        torch.stack([_log_share(logits, groups == group) for group in groups.unique()], dim=1)
+        for logits in (student, teacher)
+    )
+    balanced = (teacher - teacher.logsumexp(0)).log_softmax(1)
+    loss = temperature**2 * _mean(_divergence(student, balanced))
+    return like_inputs(loss, student_logits, teacher_logits)
+
+
+def within_group_kd_loss(
+    student_logits: Float[Tensor, "samples classes"],
+    teacher_logits: Float[Tensor, "samples classes"],
+    groups: Int[Tensor, " classes"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Sum over groups of classes of the divergence in nats inside the group, times T^2.
+
+    In plain distillation each counts by the teacher's share of the group; here all count alike.
+
+    Args:
+        student_logits: unnormalised scores.
+        teacher_logits: unnormalised scores; they receive no gradient.
+        groups: the group of each class, such as frequent, medium and rare.
+        temperature: > 0.
+
+    Returns:
+        At least 0; 0 where both agree inside every group, or where each has one class.
+
+    Source: LTKD (arXiv:2506.18496), the reweighted within-group loss; our reading.
+    """
+    student, teacher = _softened(student_logits, teacher_logits, temperature)
+    divergence = sum(_inside(student, teacher, groups == group) for group in groups.unique())
+    return like_inputs(temperature**2 * _mean(divergence), student_logits, teacher_logits)
+
+
 def _softened(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     student, teacher = double_pair(student, teacher)
     return student / temperature, teacher / temperature

@@ -17,7 +17,7 @@ class DIST(Method):
     """
 
     source = (
-        "Huang et al. 2022 (arXiv:2205.10536), equations of L_inter and L_intra; defaults of its"
+        "Huang et al. 2022 (arXiv:2205.10536), L_inter and L_intra; defaults of its"
         " public loss (1, 1, T = 1)"
     )
 

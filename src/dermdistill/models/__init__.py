@@ -1,6 +1,11 @@
 """Networks: timm backbones read through their taps, and what bridges two of them."""
 
-from dermdistill.models.adapters import ProjectionHead, connector
+from dermdistill.models.adapters import (
+    ProjectionHead,
+    VariationalHead,
+    connector,
+    orthogonal_projector,
+)
 from dermdistill.models.backbone import (
     Backbone,
     build_backbone,
@@ -12,9 +17,11 @@ from dermdistill.models.backbone import (
 __all__ = [
     "Backbone",
     "ProjectionHead",
+    "VariationalHead",
     "build_backbone",
     "connector",
     "freeze",
     "load_network",
+    "orthogonal_projector",
     "require_network",
 ]
