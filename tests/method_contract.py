@@ -237,8 +237,8 @@ def check_config_round_trip(name: str) -> None:
 def check_bad_options_are_refused(name: str) -> None:
     """Every hyper-parameter refuses what its name forbids, and names itself and the value."""
     bad = {
-        "_weight": [-1.0], "_temperature": [0, -1.0], "_ratio": [2, -0.1], "_scale": [-1.0],
-        "_count": [0],
+        "_weight": [-1.0], "_power": [-1.0], "_temperature": [0, -1.0], "_ratio": [2, -0.1],
+        "_scale": [-1.0], "_count": [0],
     }  # fmt: skip
     for field in fields(METHODS[name]):
         suffix = "_" + field.name.rpartition("_")[2]

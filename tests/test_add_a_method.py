@@ -1,6 +1,5 @@
 """The page docs/add-a-method.md does what it says: its blocks are installed and run."""
 
-import importlib
 import re
 import shlex
 import sys
@@ -13,8 +12,8 @@ from dermdistill.methods import METHODS, build_method
 from method_contract import CHECKS
 
 PAGE = CHECKOUT / "docs" / "add-a-method.md"
-MODULE = "dermdistill.methods.at"
-NAME = "at"
+MODULE = "dermdistill.methods.regression"
+NAME = "regression"
 
 
 def blocks(language: str) -> list[str]:
@@ -31,7 +30,7 @@ def commands() -> list[list[str]]:
 def added(tmp_path, monkeypatch):
     """The page's method, installed as the page says, for one test."""
     file, imported, entry, _ = blocks("python")
-    (tmp_path / "at.py").write_text(file)
+    (tmp_path / "regression.py").write_text(file)
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
     namespace = {}
     exec(imported, namespace)
@@ -39,14 +38,14 @@ def added(tmp_path, monkeypatch):
         monkeypatch.setitem(METHODS, name, method)
     yield
     del sys.modules[MODULE]
-    del methods.at
+    del methods.regression
 
 
 def test_the_page_names_its_files():
     text = PAGE.read_text()
     for path in re.findall(r"`((?:src|tests)/[\w/.]+)`", text):
-        assert path.endswith("/at.py") or (CHECKOUT / path).exists(), path
-    assert "`src/dermdistill/methods/at.py`" in text
+        assert path.endswith("/regression.py") or (CHECKOUT / path).exists(), path
+    assert "`src/dermdistill/methods/regression.py`" in text
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -64,14 +63,6 @@ def test_its_own_tests_pass(added):
         test()
 
 
-def test_maps_of_two_sizes(added):
-    torch = importlib.import_module("torch")
-    loss = importlib.import_module(MODULE).attention_loss
-    assert loss(torch.rand(2, 3, 4, 4), torch.rand(2, 5, 7, 7)).isfinite()
-    flat = torch.ones(2, 3, 4, 4), torch.ones(2, 5, 8, 8)
-    assert loss(*flat) < 1e-12
-
-
 def test_commands(added, capsys):
     for program, *arguments in commands():
         if program == "python":
@@ -85,11 +76,11 @@ def test_commands(added, capsys):
                 "config"
             ]
             method = build_method(config.student.method, config.student.options)
-            assert method.attention_weight == 500
+            assert method.regression_weight == 0.5
     listing, explained = capsys.readouterr().out.split(f"{NAME}: ")
-    assert re.search(rf"^{NAME} +1 view .* The student's attention map", listing, re.MULTILINE)
+    assert re.search(rf"^{NAME} +1 view .* The student's logits match", listing, re.MULTILINE)
     assert "L = w_ce" in explained
-    assert re.search(r"attention_weight +1000\.0", explained)
+    assert re.search(r"regression_weight +1\.0", explained)
 
 
 def test_without_the_line_it_is_unknown():

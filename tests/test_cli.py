@@ -159,7 +159,7 @@ def test_methods_are_listed_and_explained(capsys):
         explained = capsys.readouterr().out
         assert "L = " in explained
         assert "Source: " in explained
-    assert main(["methods", "rdk"]) == 2
+    assert main(["methods", "rkdd"]) == 2
     assert "did you mean 'rkd'" in capsys.readouterr().err
 
 

@@ -122,6 +122,29 @@ GRADCHECKS = {
     "view_contrast": losses.view_contrast_loss,
     "view_kd": lambda x: losses.view_kd_loss(x, numbers(1, 9, 3), 0.5, 0.75),
     "trusted_kd": lambda x: losses.trusted_kd_loss(x, numbers(1, 9, 3), OWN, 4.0, 0.75),
+    "target_kd": lambda x: losses.target_kd_loss(x, numbers(1, 9, 3), OWN, 4.0),
+    "nontarget_kd": lambda x: losses.nontarget_kd_loss(x, numbers(1, 9, 3), OWN, 4.0),
+    "inter_class": lambda x: losses.inter_class_loss(x, numbers(1, 9, 3), 2.0),
+    "intra_class": lambda x: losses.intra_class_loss(x, numbers(1, 9, 3), 2.0),
+    "confidence_kd": lambda x: losses.confidence_kd_loss(x, numbers(1, 9, 3), OWN, 4.0),
+    "masked_kd": lambda x: losses.masked_kd_loss(x, numbers(1, 9, 3), OWN, 4.0),
+    "group_kd": lambda x: losses.group_kd_loss(x, numbers(1, 9, 3), OWN[2:5], 4.0),
+    "within_group_kd": lambda x: losses.within_group_kd_loss(x, numbers(1, 9, 3), OWN[2:5], 4.0),
+    "enhanced_kd": lambda x: losses.enhanced_kd_loss(x, numbers(1, 9, 3), OWN, 1.5, 4.0),
+    "batch_correlation": lambda x: losses.batch_correlation_loss(x, numbers(1, 9, 3), 4.0),
+    "class_correlation": lambda x: losses.class_correlation_loss(x, numbers(1, 9, 3), 4.0),
+    "similarity": lambda x: losses.similarity_loss(x.reshape(3, 3, 3, 1), numbers(1, 3, 4, 3, 1)),
+    "pkt": lambda x: losses.pkt_loss(x, numbers(1, 9, 5)),
+    "correlation_congruence": lambda x: losses.correlation_congruence_loss(
+        x, numbers(1, 9, 5), 0.4
+    ),
+    "attention": lambda x: losses.attention_loss(x.reshape(3, 3, 3, 1), numbers(1, 3, 4, 2, 1)),
+    "selectivity": lambda x: losses.selectivity_loss(x.reshape(3, 3, 3, 1), numbers(1, 3, 4, 2, 1)),
+    "variational": lambda x: losses.variational_loss(
+        x.reshape(3, 3, 3, 1), numbers(2, 3).exp(), numbers(1, 3, 3, 3, 1)
+    ),
+    "log_power": lambda x: losses.log_power_loss(x, numbers(1, 9, 3)),
+    "normalised_l1": lambda x: losses.normalised_l1_loss(x, numbers(1, 9, 3)),
 }
 
 

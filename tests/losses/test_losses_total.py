@@ -14,6 +14,7 @@ def target_of(x: Tensor) -> Tensor:
     return torch.arange(len(x)) % x.shape[1]
 
 
+GROUPS = torch.tensor([0, 0, 1, 1, 2, 2])
 # How each loss is called on a student's and a teacher's tensor, and their shape for n samples.
 CALLS = {
     "cross_entropy": lambda s, t: losses.cross_entropy_loss(s, target_of(s)),
@@ -25,10 +26,31 @@ CALLS = {
     "view_contrast": lambda s, t: losses.view_contrast_loss(s),
     "view_kd": lambda s, t: losses.view_kd_loss(s, t, 0.5, 0.75),
     "trusted_kd": lambda s, t: losses.trusted_kd_loss(s, t, target_of(t), 4.0, 0.5),
+    "target_kd": lambda s, t: losses.target_kd_loss(s, t, target_of(t), 4.0),
+    "nontarget_kd": lambda s, t: losses.nontarget_kd_loss(s, t, target_of(t), 4.0),
+    "inter_class": lambda s, t: losses.inter_class_loss(s, t, 2.0),
+    "intra_class": lambda s, t: losses.intra_class_loss(s, t, 2.0),
+    "confidence_kd": lambda s, t: losses.confidence_kd_loss(s, t, t.argmax(1), 4.0),
+    "masked_kd": lambda s, t: losses.masked_kd_loss(s, t, target_of(t), 4.0),
+    "group_kd": lambda s, t: losses.group_kd_loss(s, t, GROUPS, 4.0),
+    "within_group_kd": lambda s, t: losses.within_group_kd_loss(s, t, GROUPS, 4.0),
+    "enhanced_kd": lambda s, t: losses.enhanced_kd_loss(s, t, target_of(t), 1.5, 4.0),
+    "batch_correlation": lambda s, t: losses.batch_correlation_loss(s, t, 4.0),
+    "class_correlation": lambda s, t: losses.class_correlation_loss(s, t, 4.0),
+    "similarity": losses.similarity_loss,
+    "pkt": losses.pkt_loss,
+    "correlation_congruence": lambda s, t: losses.correlation_congruence_loss(s, t, 0.4),
+    "attention": losses.attention_loss,
+    "selectivity": losses.selectivity_loss,
+    "variational": lambda s, t: losses.variational_loss(s, s.new_ones(s.shape[1]), t),
+    "log_power": losses.log_power_loss,
+    "normalised_l1": losses.normalised_l1_loss,
 }
-MAPS = ("feature_mse", "channel_gram")
+MAPS = ("feature_mse", "channel_gram", "similarity", "attention", "selectivity", "variational")
 SIMILARITIES = ("view_contrast", "view_kd")
 WITHOUT_TEACHER = ("cross_entropy", "view_contrast")
+# Losses that change the teacher's answer first, so that the student shall not be the teacher.
+CHANGED_TEACHER = ("group_kd", "enhanced_kd", "normalised_l1")
 
 
 def shape_of(name: str, samples: int) -> tuple[int, ...]:
@@ -117,7 +139,7 @@ def test_autocast_changes_nothing(name, situation):
     torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES.keys() - set(WITHOUT_TEACHER)))
+@pytest.mark.parametrize("name", sorted(LOSSES.keys() - {*WITHOUT_TEACHER, *CHANGED_TEACHER}))
 def test_nothing_to_learn_where_the_student_is_the_teacher(name):
     _, teacher = pair(name)
     student = teacher.clone().requires_grad_()
@@ -179,6 +201,19 @@ def test_no_kept_row_is_no_loss():
     loss.backward()
     assert loss.item() == 0
     assert student.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
+def test_standardised_logits_are_finite(situation, ratio):
+    logits = SITUATIONS[situation](*pair("kd"))[0].clone()
+    logits[1] = 3.0
+    logits.requires_grad_()
+    standard = losses.standardise_logits(logits, ratio)
+    standard.square().sum().backward()
+    assert standard.isfinite().all()
+    assert logits.grad.isfinite().all()
+    assert ratio == 0 or (standard[1] == 0).all()
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0, 1e30])

@@ -5,7 +5,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dermdistill.losses.precision import at_least_single, double
+from dermdistill.losses.precision import at_least_single, double, double_pair, like_inputs
+
+# Logits that deviate less are equal: there is nothing to standardise.
+MIN_SPREAD = 1e-7
 
 
 def cross_entropy_loss(
@@ -67,3 +70,67 @@ def kd_loss(
     )
     loss = divergence * (temperature**2 / max(len(student), 1))
     return loss.to(at_least_single(student_logits, teacher_logits)[0].dtype)
+
+
+def enhanced_kd_loss(
+    student_logits: Float[Tensor, "samples classes"],
+    teacher_logits: Float[Tensor, "samples classes"],
+    target: Int[Tensor, " samples"],
+    power: float,
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """`kd_loss` on the teacher's probabilities with the true class enhanced, in nats times T^2.
+
+    The targets are w = (p_T + [true class])^power - [true class]: above power 1 the true class
+    gains, and the less likely of the others fade. They no longer sum to 1, and the loss is
+    W KL(w / W || p_S), W their sum: the public code's cross entropy of w, less what it is at best.
+
+    Args:
+        student_logits: unnormalised scores.
+        teacher_logits: unnormalised scores; they receive no gradient.
+        target: class of each sample, in [0, classes).
+        power: at least 0; at 1 this is `kd_loss`.
+        temperature: > 0.
+
+    Returns:
+        At least 0; 0 where the student's probabilities are w / W.
+
+    Source: OFA-KD (arXiv:2310.19444), the adaptive target enhancement, as in its public code.
+    """
+    student, teacher = double_pair(student_logits, teacher_logits)
+    true = F.one_hot(target, student.shape[1])
+    wanted = ((teacher / temperature).softmax(1) + true).pow(power) - true
+    total = wanted.sum(1, keepdim=True).clamp_min(torch.finfo(wanted.dtype).tiny)
+    reached = (student / temperature).log_softmax(1)
+    loss = (torch.xlogy(wanted, wanted / total) - wanted * reached).sum()
+    loss = loss * (temperature**2 / max(len(student), 1))
+    return like_inputs(loss, student_logits, teacher_logits)
+
+
+def standardise_logits(
+    logits: Float[Tensor, "samples classes"], ratio: float
+) -> Float[Tensor, "samples classes"]:
+    """Logits with each sample's mean at 0, divided by its standard deviation to the power ratio.
+
+    At 1 they are z-scores: how far a network spreads its logits no longer matters, only how they
+    lie to each other. At 0 they are returned as they are, which has the same probabilities as
+    taking the mean away, so the ratio leads from one to the other: a temperature of T sd^ratio.
+
+    Args:
+        logits: unnormalised scores.
+        ratio: in [0, 1].
+
+    Returns:
+        In at least float32; 0 without a gradient where all of a sample's logits are equal.
+
+    Source: Sun et al. 2024 (arXiv:2403.01427), algorithm 1; the deviation has classes - 1 in its
+        divisor, as in the public code.
+    """
+    if ratio == 0:
+        return logits
+    wide = double(logits)
+    centred = wide - wide.mean(1, keepdim=True)
+    square = centred.square().sum(1, keepdim=True) / max(logits.shape[1] - 1, 1)
+    spread = square > MIN_SPREAD**2
+    scaled = torch.where(spread, centred, 0) / torch.where(spread, square, 1).pow(ratio / 2)
+    return scaled.to(at_least_single(logits)[0].dtype)

@@ -21,6 +21,16 @@ def double(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float32 if tensor.device.type == "mps" else torch.float64)
 
 
+def double_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float64, the teacher without gradient."""
+    return double(student), double(teacher.detach())
+
+
+def like_inputs(loss: Tensor, *inputs: Tensor) -> Tensor:
+    """A loss computed in float64, in the inputs' own type, float32 or wider."""
+    return loss.to(at_least_single(*inputs)[0].dtype)
+
+
 def no_autocast(tensor: Tensor) -> torch.autocast:
     """Autocast switched off on the tensor's device: its matrix products would round to bfloat16."""
     return torch.autocast(tensor.device.type, enabled=False)

@@ -7,9 +7,7 @@ from torch import Tensor
 
 from dermdistill.losses.logits import kd_loss
 from dermdistill.losses.precision import at_least_single, double, no_autocast
-
-# Shorter embeddings have no direction: their cosines are 0 (as in torch's cosine_similarity).
-MIN_LENGTH = 1e-8
+from dermdistill.losses.similarities import unit
 
 
 def view_similarity(
@@ -27,8 +25,8 @@ def view_similarity(
     Source: SSD-KD (arXiv:2203.11490), the self-supervised term.
     """
     with no_autocast(embeddings):
-        unit = directions(double(embeddings))
-        similarity = unit[:, 1:].flatten(0, 1) @ unit[:, 0].mT
+        directions = unit(double(embeddings))
+        similarity = directions[:, 1:].flatten(0, 1) @ directions[:, 0].mT
     return similarity.to(at_least_single(embeddings)[0].dtype)
 
 
@@ -135,9 +133,3 @@ def view_kd_loss(
     """
     own = own_images(teacher_similarity)
     return trusted_kd_loss(student_similarity, teacher_similarity, own, temperature, keep_ratio)
-
-
-def directions(embeddings: Tensor) -> Tensor:
-    """Embeddings at length 1; those without a direction become 0 and receive no gradient."""
-    length = torch.linalg.vector_norm(embeddings, dim=-1, keepdim=True)
-    return torch.where(length > MIN_LENGTH, embeddings, 0) / length.clamp_min(MIN_LENGTH)

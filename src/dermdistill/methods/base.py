@@ -16,6 +16,7 @@ from dermdistill.types import Batch, Taps, Terms, Views, Widths
 ALLOWED = {
     "_weight": ("at least 0", lambda value: value >= 0),
     "_temperature": ("above 0", lambda value: value > 0),
+    "_power": ("at least 0", lambda value: value >= 0),
     "_ratio": ("in [0, 1]", lambda value: 0 <= value <= 1),
     "_scale": ("at least 0", lambda value: value >= 0),
     "_count": ("at least 1", lambda value: value >= 1),

@@ -6,12 +6,12 @@ from torch import nn
 
 from dermdistill.losses import (
     channel_gram_loss,
-    cross_entropy_loss,
     kd_loss,
     rkd_angle_loss,
     rkd_distance_loss,
 )
 from dermdistill.methods.base import Lesson, Method, weigh
+from dermdistill.methods.terms import cross_entropy, logit_pair
 from dermdistill.models import connector
 from dermdistill.types import Terms, Widths
 
@@ -31,6 +31,7 @@ class DKD(Method):
     distance_weight: float = 25.0
     angle_weight: float = 50.0
     gram_weight: float = 1000.0
+    standardise_ratio: float = 0.0
 
     def adapters(self, student: Widths, teacher: Widths) -> dict[str, nn.Module]:
         """The connector that brings the student's map to the teacher's channels."""
@@ -39,13 +40,10 @@ class DKD(Method):
     def terms(self, lesson: Lesson) -> Terms:
         """All terms over all views."""
         student, teacher = lesson.student, lesson.teacher
+        logits = logit_pair(lesson, self.standardise_ratio)
         return weigh({
-            "cross_entropy": (self.ce_weight, lambda: cross_entropy_loss(
-                student.logits, lesson.targets, lesson.class_weights
-            )),
-            "kd": (self.kd_weight, lambda: kd_loss(
-                student.logits, teacher.logits, self.kd_temperature
-            )),
+            "cross_entropy": cross_entropy(self.ce_weight, lesson),
+            "kd": (self.kd_weight, lambda: kd_loss(*logits, self.kd_temperature)),
             "rkd_distance": (self.distance_weight, lambda: rkd_distance_loss(
                 student.embedding, teacher.embedding
             )),

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from dermdistill.losses import cross_entropy_loss, feature_mse_loss
+from dermdistill.losses import feature_mse_loss
 from dermdistill.methods.base import Lesson, Method, weigh
+from dermdistill.methods.terms import cross_entropy
 from dermdistill.models import connector
 from dermdistill.types import Terms, Widths
 
@@ -30,9 +31,7 @@ class FitNet(Method):
         """Cross entropy and the maps' squared difference, over all views."""
         student, teacher = lesson.student, lesson.teacher
         return weigh({
-            "cross_entropy": (self.ce_weight, lambda: cross_entropy_loss(
-                student.logits, lesson.targets, lesson.class_weights
-            )),
+            "cross_entropy": cross_entropy(self.ce_weight, lesson),
             "feature_mse": (self.map_weight, lambda: feature_mse_loss(
                 lesson.adapters["connector"](student.map), teacher.map
             )),

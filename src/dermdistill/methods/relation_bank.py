@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dermdistill.losses import cross_entropy_loss
 from dermdistill.losses.precision import at_least_single, no_autocast
-from dermdistill.losses.views import directions
+from dermdistill.losses.similarities import unit
 from dermdistill.methods.base import Lesson, Method, weigh
 from dermdistill.types import Terms, Views, Widths
 
@@ -81,7 +81,7 @@ class EmbeddingBank(nn.Module):
         for who, new in embeddings._asdict().items():
             bank = getattr(self, who)
             mixed = keep_ratio * bank[rows] + (1 - keep_ratio) * new.to(bank.dtype)
-            bank[rows] = directions(mixed)
+            bank[rows] = unit(mixed)
 
 
 def class_centres(
@@ -91,7 +91,7 @@ def class_centres(
 ) -> Float[Tensor, "classes width"]:
     """Unit means of the embeddings' positive parts by class; 0 for a class without an image."""
     sums = bank.new_zeros(len(count), bank.shape[1]).index_add_(0, labels, bank.relu())
-    return directions(sums / count.clamp_min(1)[:, None])
+    return unit(sums / count.clamp_min(1)[:, None])
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def embeddings(lesson: Lesson) -> Pair:
         teacher = lesson.adapters["teacher_head"](lesson.teacher.embedding)
     else:
         teacher = head(lesson.teacher.embedding).detach()
-    return Pair(*(directions(x) for x in at_least_single(student, teacher)))
+    return Pair(*(unit(x) for x in at_least_single(student, teacher)))
 
 
 def relations(lesson: Lesson, temperature: float) -> Pair:

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from dermdistill.losses import cross_entropy_loss, rkd_angle_loss, rkd_distance_loss
+from dermdistill.losses import rkd_angle_loss, rkd_distance_loss
 from dermdistill.methods.base import Lesson, Method, weigh
+from dermdistill.methods.terms import cross_entropy
 from dermdistill.types import Terms
 
 
@@ -24,9 +25,7 @@ class RKD(Method):
         """Cross entropy, distances and angles over all views."""
         student, teacher = lesson.student, lesson.teacher
         return weigh({
-            "cross_entropy": (self.ce_weight, lambda: cross_entropy_loss(
-                student.logits, lesson.targets, lesson.class_weights
-            )),
+            "cross_entropy": cross_entropy(self.ce_weight, lesson),
             "rkd_distance": (self.distance_weight, lambda: rkd_distance_loss(
                 student.embedding, teacher.embedding
             )),

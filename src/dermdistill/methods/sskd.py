@@ -14,6 +14,7 @@ from dermdistill.losses import (
     view_similarity,
 )
 from dermdistill.methods.base import Lesson, Method, weigh
+from dermdistill.methods.terms import logit_pair
 from dermdistill.methods.view_pretext import ViewPretext
 from dermdistill.models import ProjectionHead
 from dermdistill.types import Terms, Widths, rotated, upright
@@ -37,6 +38,7 @@ class SSKD(Method):
     ss_weight: float = 10.0
     ss_temperature: float = 0.5
     ss_keep_ratio: float = 0.75
+    standardise_ratio: float = 0.0
 
     def adapters(self, student: Widths, teacher: Widths) -> dict[str, nn.Module]:
         """The student's projection head; the teacher's comes from the pretext stage."""
@@ -57,10 +59,10 @@ class SSKD(Method):
     def view_terms(self, lesson: Lesson) -> dict[str, tuple[float, Callable[[], Tensor]]]:
         """Every term as weight and deferred value."""
         views, target = lesson.views, lesson.batch.target
-        student, teacher = lesson.student.logits, lesson.teacher.logits
+        student, teacher = logit_pair(lesson, self.standardise_ratio)
         return {
             "cross_entropy": (self.ce_weight, lambda: cross_entropy_loss(
-                upright(student, views), target, self.class_weights(lesson)
+                upright(lesson.student.logits, views), target, self.class_weights(lesson)
             )),
             "kd_upright": (self.kd_weight, lambda: kd_loss(
                 upright(student, views), upright(teacher, views), self.kd_temperature

@@ -1,6 +1,11 @@
 """Networks: timm backbones read through their taps, and what bridges two of them."""
 
-from dermdistill.models.adapters import ProjectionHead, connector
+from dermdistill.models.adapters import (
+    ProjectionHead,
+    VariationalHead,
+    connector,
+    orthogonal_projector,
+)
 from dermdistill.models.backbone import (
     Backbone,
     bridged,
@@ -13,10 +18,12 @@ from dermdistill.models.backbone import (
 __all__ = [
     "Backbone",
     "ProjectionHead",
+    "VariationalHead",
     "bridged",
     "build_backbone",
     "connector",
     "freeze",
     "load_network",
+    "orthogonal_projector",
     "require_network",
 ]

@@ -1,7 +1,12 @@
-"""What is trained beside a student and dropped after: connectors and projection heads."""
+"""What is trained beside a student and dropped after: connectors, projectors and heads."""
 
+import math
+
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import orthogonal
 
 from dermdistill.types import Widths
 
@@ -43,3 +48,41 @@ class ProjectionHead(nn.Sequential):
     def forward(self, embedding: Float[Tensor, "samples width"]) -> Float[Tensor, "samples width"]:
         """Project embeddings; width and order stay."""
         return super().forward(embedding)
+
+
+def orthogonal_projector(student_width: int, teacher_width: int) -> nn.Linear:
+    """A linear map without bias whose matrix stays orthogonal: it turns and cannot bend.
+
+    Upwards it keeps all lengths and angles; downwards it drops directions and keeps the others.
+
+    Source: VkD (arXiv:2403.06213), the orthogonal projection, as in its public code.
+    """
+    return orthogonal(nn.Linear(student_width, teacher_width, bias=False))
+
+
+class VariationalHead(nn.Module):
+    """The Gaussian that a student's map predicts for the teacher's: a mean and a variance.
+
+    Three 1x1 convolutions without bias, ReLU between them, give the mean; the variance is a
+    parameter of each of the teacher's channels, positive by a softplus.
+
+    Source: VID (arXiv:1904.05835); widths and start (variance 5) as in public code.
+    """
+
+    def __init__(self, student_channels: int, teacher_channels: int, start_variance: float = 5.0):
+        super().__init__()
+        wide = teacher_channels
+        self.regressor = nn.Sequential(
+            nn.Conv2d(student_channels, wide, kernel_size=1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(wide, wide, kernel_size=1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(wide, wide, kernel_size=1, bias=False),
+        )
+        self.raw_variance = nn.Parameter(torch.full((wide,), math.log(math.expm1(start_variance))))
+
+    def forward(
+        self, student_map: Float[Tensor, "samples student_channels rows cols"]
+    ) -> tuple[Float[Tensor, "samples channels rows cols"], Float[Tensor, " channels"]]:
+        """Mean and variance of the teacher's map."""
+        return self.regressor(student_map), F.softplus(self.raw_variance)
