@@ -151,6 +151,18 @@ def _weights(data: Dataset) -> torch.Tensor:
     return class_weights(torch.from_numpy(counts), 1.0)
 
 
+@functools.cache
+def exported() -> Path:
+    """A student trained for an epoch, with its bundle; to be read only."""
+    from dermdistill.distill import distill
+    from dermdistill.export import export_run
+
+    run = distill(config(scratch() / "exported", "supervised", student_fit=fit(epochs=1)),
+                  progress=False)  # fmt: skip
+    export_run(run, ["onnx"])
+    return run
+
+
 def history(folder: Path, split: str | None = None) -> list[dict[str, Any]]:
     """A run's history, or the lines of one split."""
     lines = [json.loads(line) for line in (folder / HISTORY).read_text().splitlines()]

@@ -106,4 +106,4 @@ def test_a_large_recipe_walks_two_steps_on_real_images(recipe, shared_folder, tm
     assert origin["input_px"] == written["data"]["px"]
     assert origin["split"]["protocol"] == written["data"]["protocol"]
     assert (student / "report.html").exists()
-    assert read_json(student / "onnx" / "parity.json")["source"] == "test images"
+    assert read_json(student / "parity.json")["onnx"]["source"] == "test images"

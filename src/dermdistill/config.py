@@ -211,6 +211,26 @@ class StudentConfig:
 
 
 @dataclass(frozen=True)
+class EvaluationConfig:
+    """What is asked of predictions; training does not depend on it.
+
+    Args:
+        malignant: names of the classes that count as malignant in the task malignant against
+            benign; names that the data do not have are ignored.
+        operating_class: the class whose operating points are given, if the data have it.
+        operating_levels: sensitivities at which its specificity is given, and the reverse.
+        draws: bootstrap draws that an interval is made of.
+        level: the share of intervals that should hold the truth.
+    """
+
+    malignant: list[str] = field(default_factory=lambda: ["MEL", "BCC", "AK", "SCC", "AKIEC"])
+    operating_class: str = "MEL"
+    operating_levels: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    draws: int = 2000
+    level: float = 0.95
+
+
+@dataclass(frozen=True)
 class Config:
     """One distillation, from images to a tested student.
 
@@ -227,6 +247,7 @@ class Config:
         teachers: who teaches, where a method has several (`dermdistill methods` tells which do).
         pretext: the stage between.
         student: who learns.
+        evaluation: what is asked of predictions.
     """
 
     output: str = "runs"
@@ -240,6 +261,7 @@ class Config:
     teachers: list[TeacherConfig] = field(default_factory=list)
     pretext: PretextConfig = field(default_factory=PretextConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use, before anything is read."""
@@ -271,6 +293,12 @@ class Config:
             _check_fit(check, f"{stage}.fit", getattr(self, stage).fit)
         for index, teacher in enumerate(self.teachers):
             _check_fit(check, f"teachers[{index}].fit", teacher.fit)
+        asked = self.evaluation
+        check(all(0 < level <= 1 for level in asked.operating_levels),
+              "evaluation.operating_levels", asked.operating_levels,
+              "shares in (0, 1]")  # fmt: skip
+        check(asked.draws >= 100, "evaluation.draws", asked.draws, "at least 100")
+        check(0 < asked.level < 1, "evaluation.level", asked.level, "in (0, 1)")
 
 
 def _check_fit(check: "_Check", where: str, fit: FitConfig) -> None:

@@ -15,16 +15,10 @@ import yaml
 from lightning_fabric import Fabric
 from torch import nn
 
-from dermdistill.config import (
-    Config,
-    FitConfig,
-    NetworkConfig,
-    TeacherConfig,
-    load_config,
-    to_dict,
-)
+from dermdistill.config import Config, FitConfig, NetworkConfig, TeacherConfig, to_dict
 from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.errors import ConfigError, RunError
+from dermdistill.evaluate.opened import open_run
 from dermdistill.evaluate.score import score
 from dermdistill.methods import Method, build_method
 from dermdistill.models import build_backbone, freeze, load_network, require_network
@@ -135,16 +129,10 @@ def evaluate(run: Path, progress: bool = True) -> dict[str, Any]:
     Raises:
         RunError: it is no finished run of a network, or its data are others now.
     """
-    metrics, origin = read_json(run / METRICS), read_json(run / PROVENANCE)
-    config = load_config(run / CONFIG)
-    data = open_dataset(config.data, Path(config.output), progress)
-    if data.identity != origin["key"]["data"]:
-        raise RunError(
-            f"{run} was trained on other images or another split: its digests are "
-            f"{origin['key']['data']}, today's are {data.identity}. Restore the data it names, or "
-            "train anew"
-        )
-    metrics |= score(load_network(run), data, run, start_fabric(config.precision, config.device))
+    opened = open_run(run, progress)
+    metrics = read_json(run / METRICS) | score(
+        opened.network, opened.data, run, opened.fabric, opened.config.evaluation
+    )
     write_json(run / METRICS, metrics)
     return metrics
 
@@ -216,7 +204,8 @@ class _Bench:
         if stage.kind == "pretext":
             metrics = {"validation": {"loss": state.best_figure}}
         else:
-            metrics = score(load_network(folder), self.data, folder, self.fabric)
+            metrics = score(load_network(folder), self.data, folder, self.fabric,
+                            self.config.evaluation)  # fmt: skip
         write_json(folder / METRICS, metrics | {
             "selected_epoch": state.best_epoch, "epochs": state.epoch, "steps": state.step,
             "wall_s": state.wall_s,

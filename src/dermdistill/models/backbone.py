@@ -40,25 +40,34 @@ class Backbone(nn.Module):
 
     def forward(self, images: Float[Tensor, "samples 3 rows cols"], stages: bool = False) -> Taps:
         """Map, embedding and logits of a stack of images in [0, 1], and the stages if asked."""
-        images, maps = (images - self.mean) / self.std, ()
-        if stages:
-            features, maps = self.network.forward_intermediates(images)
-        else:
-            features = self.network.forward_features(images)
-        last = self._as_map(features)
-        if self.bridge is None:
-            embedding = self.network.forward_head(features, pre_logits=True)
-            logits = self.network.get_classifier()(embedding)
-        else:
-            last, embedding, logits = self.bridge(last)
-        return Taps(last, embedding, logits, stages=tuple(maps[-STAGES:]))
+        if not stages:
+            return self.answer(self.features(images))
+        features, maps = self.network.forward_intermediates((images - self.mean) / self.std)
+        return self.answer(features)._replace(stages=tuple(maps[-STAGES:]))
+
+    def answer(self, features: Tensor) -> Taps:
+        """The taps that follow from the last features, through the bridge where there is one."""
+        last = self.as_map(features)
+        if self.bridge is not None:
+            return Taps(*self.bridge(last))
+        embedding = self.network.forward_head(features, pre_logits=True)
+        return Taps(last, embedding, self.classifier(embedding))
+
+    @property
+    def classifier(self) -> nn.Module:
+        """What turns the embedding into logits."""
+        return self.network.get_classifier() if self.bridge is None else self.bridge.classifier
 
     def cross(self, bridge: Bridge) -> None:
         """Answer through a bridge from now on; the network's own classifier is taken off."""
         self.network.reset_classifier(0)
         self.bridge = bridge
 
-    def _as_map(self, features: Tensor) -> Float[Tensor, "samples channels rows cols"]:
+    def features(self, images: Float[Tensor, "samples 3 rows cols"]) -> Tensor:
+        """The last features in the network's own layout; `as_map` gives them one layout."""
+        return self.network.forward_features((images - self.mean) / self.std)
+
+    def as_map(self, features: Tensor) -> Float[Tensor, "samples channels rows cols"]:
         """Tokens (transformers) and channels-last maps (Swin) as a channels-first map."""
         if features.ndim == 3:
             patches = features[:, getattr(self.network, "num_prefix_tokens", 0) :]

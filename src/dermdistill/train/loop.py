@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dermdistill.config import FitConfig, ViewsConfig
 from dermdistill.data.dataset import Dataset, Part
 from dermdistill.data.views import Augmentation, make_views
+from dermdistill.display import Display
 from dermdistill.errors import RunError
 from dermdistill.evaluate.metrics import classification_metrics
 from dermdistill.evaluate.predict import as_predictions, predict_logits
@@ -22,8 +23,8 @@ from dermdistill.losses import cross_entropy_loss
 from dermdistill.run import BEST, LAST
 from dermdistill.runtime import derived_seed, seed_step
 from dermdistill.train.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from dermdistill.train.history import History
 from dermdistill.train.learner import Learner
-from dermdistill.train.progress import Display, History
 from dermdistill.train.schedule import Schedule, build_optimiser
 from dermdistill.types import Batch, Taps, Terms, total_loss
 

@@ -1,52 +1,12 @@
-"""What a person sees of a training, and the history that files keep of it."""
+"""What a person sees of a long computation: a bar with the time left, or a line now and then."""
 
-import json
-import os
 import sys
 import time
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
-
-from dermdistill.run import HISTORY
 
 QUIET_INTERVAL_S = 30  # between lines where there is no terminal to draw a bar on
-
-
-class History:
-    """The history file and TensorBoard, cut back to where a resumed run continues.
-
-    Args:
-        folder: the run directory.
-        lines: lines of the history to keep.
-        step: step that the run continues at.
-    """
-
-    def __init__(self, folder: Path, lines: int, step: int):
-        self.path = folder / HISTORY
-        self.lines = lines
-        self.path.touch()
-        kept = self.path.read_bytes().splitlines(keepends=True)[:lines]
-        # Cut, not written anew: a kill in between would lose every line.
-        os.truncate(self.path, sum(map(len, kept)))
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step if step else None)
-
-    def add(self, record: dict[str, Any]) -> None:
-        """Append one line, and its numbers as TensorBoard scalars."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-        self.lines += 1
-        part, step = record["split"], record["step"]
-        for name, value in (record | record.get("terms", {})).items():
-            if isinstance(value, float):
-                self.board.add_scalar(f"{part}/{name}", value, step)
-
-    def close(self) -> None:
-        """Flush TensorBoard's events."""
-        self.board.close()
 
 
 class Display:
