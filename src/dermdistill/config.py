@@ -239,6 +239,8 @@ class Config:
         seed: of everything that is drawn at random, but the split.
         precision: "bf16" (mixed) or "fp32".
         device: "auto", "cpu", "cuda" or "mps".
+        cache_teacher: keep the frozen teachers' answers in OUTPUT/teacher-cache. Another student or
+            method under the same seed, views and batch size then asks nobody; results are the same.
         data: which images, and who is held out.
         views: how training images are varied.
         teacher: who teaches, where a method has one frozen teacher.
@@ -252,6 +254,7 @@ class Config:
     seed: int = 2021
     precision: Literal["bf16", "fp32"] = "fp32"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    cache_teacher: bool = False
     data: DataConfig = field(default_factory=DataConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)

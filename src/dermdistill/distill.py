@@ -6,7 +6,6 @@ is found again by whoever asks for the same, and never by anyone who asks for so
 
 import sys
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from dermdistill.errors import ConfigError, RunError
 from dermdistill.evaluate.opened import open_run
 from dermdistill.evaluate.score import score
 from dermdistill.methods import Method, build_method
-from dermdistill.models import Backbone, build_backbone, freeze, load_network, require_network
+from dermdistill.models import build_backbone, freeze, load_network, require_network
 from dermdistill.models.weights import read_state
 from dermdistill.run import (
     BEST,
@@ -40,9 +39,12 @@ from dermdistill.runtime import seed_step, start_fabric
 from dermdistill.train import Learner, Trainer
 from dermdistill.train.checkpoint import CHECKPOINT
 from dermdistill.train.schedule import class_weights
-from dermdistill.types import Batch, Taps, Widths
+from dermdistill.train.teacher_cache import TeacherCache
+from dermdistill.train.teachers import FrozenTeachers
+from dermdistill.types import Widths
 
 SHOWN_DIGITS = 10  # of a digest in a directory's name
+TEACHER_CACHE = "teacher-cache"  # beside the run directories; safe to delete
 
 
 @dataclass(frozen=True)
@@ -249,36 +251,26 @@ def _trainer(
     """Everything a stage trains with, built from its seed."""
     seed_step(config.seed, "init", stage.kind)
     method, px, classes = stage.method, data.store.px, len(data.classes)
-    teachers = [
-        _frozen_teacher(run, data, fabric)
-        for place, run in stage.upstream.items() if place.startswith("teacher")
-    ]  # fmt: skip
-    widths = [teacher.widths(px, method.stages) for teacher in teachers]
+    runs = [run for place, run in stage.upstream.items() if place.startswith("teacher")]
+    teachers = FrozenTeachers(runs, data.classes, method.stages, fabric)
+    widths = teachers.widths(px)
     network = None
     if stage.kind != "pretext":
-        network = method.enrol(build_backbone(stage.network, classes), *teachers)
+        network = method.enrol(build_backbone(stage.network, classes), *teachers.networks)
     peers = [build_backbone(stage.network, classes) for _ in range(method.peers)]
     counts = torch.from_numpy(np.bincount(data.train.labels, minlength=classes))
     learner = Learner(
         method, network, peers, widths, px, torch.from_numpy(data.train.labels),
         class_weights(counts, stage.fit.class_weight_power), _frozen_pretext(stage, widths, fabric),
     )  # fmt: skip
-    return Trainer(
-        learner=learner, teach=partial(_taught, teachers, method.stages, fabric), data=data,
-        config=stage.fit, views=config.views, seed=config.seed, fabric=fabric, folder=folder,
-        stage=stage.kind, shown=progress,
+    trainer = Trainer(
+        learner=learner, teach=teachers, data=data, config=stage.fit, views=config.views,
+        seed=config.seed, fabric=fabric, folder=folder, stage=stage.kind, shown=progress,
     )  # fmt: skip
-
-
-def _frozen_teacher(run: Path, data: Dataset, fabric: Fabric) -> Backbone:
-    """The teacher of a run, as a constant on the device."""
-    taught = tuple(read_json(run / PROVENANCE)["classes"])
-    if taught != data.classes:
-        raise ConfigError(
-            f"the teacher in {run} knows the classes {', '.join(taught)}; the data have "
-            f"{', '.join(data.classes)}. Train a teacher on these data (leave teacher.run empty)"
-        )
-    return freeze(load_network(run)).to(fabric.device, memory_format=torch.channels_last)
+    if config.cache_teacher and runs:
+        answers = folder.parent / TEACHER_CACHE / teachers.key(config.precision)[:SHOWN_DIGITS]
+        trainer.teach = TeacherCache(teachers, answers, trainer.schedule.total)
+    return trainer
 
 
 def _frozen_pretext(stage: Stage, teachers: list[Widths], fabric: Fabric) -> nn.ModuleDict | None:
@@ -288,13 +280,3 @@ def _frozen_pretext(stage: Stage, teachers: list[Widths], fabric: Fabric) -> nn.
     heads = nn.ModuleDict(stage.method.pretext().adapters(None, *teachers))
     heads.load_state_dict(read_state(stage.upstream["pretext"] / BEST))
     return freeze(heads).to(fabric.device)
-
-
-@torch.no_grad()
-def _taught(
-    teachers: list[Backbone], stages: bool, fabric: Fabric, batch: Batch
-) -> tuple[Taps, ...]:
-    """The frozen teachers' taps on a batch's views."""
-    images = batch.for_teacher().contiguous(memory_format=torch.channels_last)
-    with fabric.autocast():
-        return tuple(teacher(images, stages) for teacher in teachers)
