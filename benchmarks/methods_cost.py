@@ -47,7 +47,9 @@ def learner(method: Method, teachers: list[Backbone]) -> Learner:
     labels = torch.arange(TRAINING_IMAGES) % CLASSES
     student = method.enrol(network(STUDENT), *teachers)
     peers = [network(STUDENT) for _ in range(method.peers)]
-    return Learner(method, student, peers, widths, PX, labels, torch.arange(1.0, CLASSES + 1), pretext).train()
+    return Learner(
+        method, student, peers, widths, PX, labels, torch.arange(1.0, CLASSES + 1), pretext
+    ).train()
 
 
 def batch(method: Method) -> Batch:

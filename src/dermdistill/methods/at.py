@@ -20,6 +20,7 @@ class AttentionTransfer(Method):
         "Zagoruyko and Komodakis 2017 (arXiv:1612.03928), equation 2, on the last map alone; weight"
         " of public benchmarks (mdistiller)"
     )
+    sure = "paper"
 
     ce_weight: float = 1.0
     attention_weight: float = 1000.0

@@ -22,6 +22,7 @@ class CorrelationCongruence(Method):
         "Peng et al. 2019 (arXiv:1904.01802), Gaussian kernel, gamma and order of public code;"
         " the paper's weights could not be read: our choice"
     )
+    sure = "paper"
 
     ce_weight: float = 1.0
     congruence_weight: float = 100.0

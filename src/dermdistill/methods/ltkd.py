@@ -27,6 +27,7 @@ class LTKD(Method):
         "Kim 2025 (arXiv:2506.18496), rebalanced cross-group and reweighted within-group loss;"
         " our reading of a summary, as the paper's equations, weights and T could not be read"
     )
+    sure = "reading"
 
     ce_weight: float = 1.0
     group_weight: float = 1.0

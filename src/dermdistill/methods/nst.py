@@ -20,6 +20,7 @@ class NeuronSelectivity(Method):
         "Huang and Wang 2017 (arXiv:1707.01219), polynomial kernel; weight of public benchmarks"
         " (mdistiller)"
     )
+    sure = "paper"
 
     ce_weight: float = 1.0
     selectivity_weight: float = 50.0

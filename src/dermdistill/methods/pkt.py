@@ -20,6 +20,7 @@ class PKT(Method):
         "Passalis and Tefas 2018 (arXiv:1803.10837), cosine kernel; weight of public benchmarks"
         " (mdistiller)"
     )
+    sure = "paper"
 
     ce_weight: float = 1.0
     pkt_weight: float = 30000.0

@@ -20,6 +20,7 @@ class SimilarityPreserving(Method):
         "Tung and Mori 2019 (arXiv:1907.09682), row-normalised similarities; weight of public"
         " benchmarks (mdistiller)"
     )
+    sure = "paper"
 
     ce_weight: float = 1.0
     similarity_weight: float = 3000.0

@@ -25,6 +25,7 @@ class VID(Method):
         "Ahn et al. 2019 (arXiv:1904.05835), the Gaussian likelihood, on the last map alone;"
         " weights and start of public benchmarks (mdistiller)"
     )
+    sure = "paper"
 
     ce_weight: float = 1.0
     variational_weight: float = 1.0
