@@ -10,7 +10,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from dermdistill import commands
+from dermdistill import commands, studies
 from dermdistill.config import Config
 from dermdistill.errors import ConfigError, DermdistillError, unknown_name
 from dermdistill.run import RESEARCH_NOTICE
@@ -28,8 +28,10 @@ COMMANDS: dict[str, Callable] = {
     "teach": commands.teach,
     "distill": commands.distill,
     "evaluate": commands.evaluate,
-    "explain": commands.explain,
+    "explain": studies.explain,
     "export": commands.export,
+    "robustness": studies.robustness,
+    "ood": studies.ood,
     "report": commands.report,
     "methods": commands.methods,
     "demo": commands.demo,

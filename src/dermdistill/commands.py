@@ -157,36 +157,6 @@ def evaluate(run: str) -> None:
     _tell(Path(run))
 
 
-def explain(
-    run: str,
-    part: str = "test",
-    images: int = 200,
-    masks: str | None = None,
-    teacher: bool = True,
-    map: str = "auto",
-) -> None:
-    """Show where a run sees its answers, and score that; writes RUN/explain/.
-
-    Args:
-        run: a run directory.
-        part: "test", "validation" or "train".
-        images: how many images, drawn at random; 0 takes all.
-        masks: folder with the lesions' outlines, ID_segmentation.png, if there are any.
-        teacher: compare with the maps of the run's teacher, if it had one.
-        map: "cam" is the exact class activation map of networks that pool by the mean;
-            "gradcam", "gradcam++", "hirescam", "layercam" and "xgradcam" estimate one (they need
-            pip install 'dermdistill[explain]'); "auto" is exact where it can be.
-    """
-    from dermdistill.evaluate.explain import FOLDER, GALLERY, explain_run
-
-    found = explain_run(Path(run), part, images, masks, teacher, map)
-    print(f"map: {found['map']}, {found['images']} {part} images")
-    for name, measure in found["measures"].items():
-        mean = "-" if measure["mean"] is None else f"{measure['mean']:.3f}"
-        print(f"  {name:<17} {mean:>6}  {measure['meaning']}")
-    print(f"pictures: {Path(run) / FOLDER / GALLERY}")
-
-
 def export(run: str, to: str = "onnx") -> None:
     """Export a run's network, and compare it with torch on real images.
 
