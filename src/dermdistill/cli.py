@@ -25,6 +25,7 @@ COMMANDS: dict[str, Callable] = {
     "data pack": commands.data_pack,
     "data split": commands.data_split,
     "data audit": commands.data_audit,
+    "data tone": commands.data_tone,
     "teach": commands.teach,
     "distill": commands.distill,
     "evaluate": commands.evaluate,

@@ -128,6 +128,24 @@ def data_audit(
     return 0 if found.ok else 1
 
 
+def data_tone(folder: str, table: str, masks: str | None = None, layout: str = "auto") -> None:
+    """Measure the apparent skin tone of every photograph, for groups; writes a CSV.
+
+    It is a figure of uncalibrated photographs: lamp, white balance and flushed skin move it.
+
+    Args:
+        folder: the images and their tables.
+        table: the CSV to write: image, angle in degrees, tone, where skin was found, its share.
+        masks: folder with the lesions' outlines; without, skin is taken from the image's rim.
+        layout: "auto", "isic2019", "ham10000" or "folders".
+    """
+    from dermdistill.data.readers import read_table
+    from dermdistill.data.tone import write_tones
+
+    for name, images in write_tones(read_table(folder, layout), table, masks).items():
+        print(f"{name or 'not measured':<13} {images:>6}")
+
+
 def teach(config: Config, resume: bool = True) -> None:
     """Train the teacher of a config, or find it trained."""
     from dermdistill.distill import teach as train_teacher
