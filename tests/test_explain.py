@@ -134,6 +134,20 @@ def test_every_kind_explains_a_transformer_and_leaves_it_frozen(kind):
     assert not any(module._forward_hooks for module in backbone.modules())
 
 
+def test_an_earlier_stage_sees_finer_and_must_exist():
+    pytest.importorskip("pytorch_grad_cam")
+    backbone, classes = network("resnet10t"), torch.zeros(SAMPLES, dtype=torch.int64)
+    coarse, fine = (evidence_maps(backbone, images(), classes, "layercam", stride)
+                    for stride in (32, 8))  # fmt: skip
+    torch.testing.assert_close(coarse, evidence_maps(backbone, images(), classes, "layercam"))
+    rough = [maps.diff(dim=2).abs().mean() for maps in (coarse, fine)]
+    assert rough[1] > 1.5 * rough[0]
+    with pytest.raises(ConfigError, match=r"stride is 7; resnet10t has stages of stride \[2, 4"):
+        choose_map(backbone, PX, "layercam", "resnet10t", 7)
+    with pytest.raises(ConfigError, match="which the map 'cam' cannot have"):
+        choose_map(backbone, PX, "cam", "resnet10t", 16)
+
+
 def test_agreement_is_pearsons_correlation():
     generator = torch.Generator().manual_seed(2)
     first, second = torch.randn(2, 6, 4, 7, generator=generator)

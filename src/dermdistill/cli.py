@@ -10,7 +10,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from dermdistill import commands
+from dermdistill import commands, studies
 from dermdistill.config import Config
 from dermdistill.errors import ConfigError, DermdistillError, unknown_name
 from dermdistill.run import RESEARCH_NOTICE
@@ -25,10 +25,13 @@ COMMANDS: dict[str, Callable] = {
     "data pack": commands.data_pack,
     "data split": commands.data_split,
     "data audit": commands.data_audit,
+    "data tone": commands.data_tone,
     "teach": commands.teach,
     "distill": commands.distill,
     "evaluate": commands.evaluate,
-    "explain": commands.explain,
+    "explain": studies.explain,
+    "robustness": studies.robustness,
+    "ood": studies.ood,
     "export": commands.export,
     "bundle check": commands.bundle_check,
     "predict": commands.predict,

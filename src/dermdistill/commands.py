@@ -129,6 +129,24 @@ def data_audit(
     return 0 if found.ok else 1
 
 
+def data_tone(folder: str, table: str, masks: str | None = None, layout: str = "auto") -> None:
+    """Measure the apparent skin tone of every photograph, for groups; writes a CSV.
+
+    It is a figure of uncalibrated photographs: lamp, white balance and flushed skin move it.
+
+    Args:
+        folder: the images and their tables.
+        table: the CSV to write: image, angle in degrees, tone, where skin was found, its share.
+        masks: folder with the lesions' outlines; without, skin is taken from the image's rim.
+        layout: "auto", "isic2019", "ham10000" or "folders".
+    """
+    from dermdistill.data.readers import read_table
+    from dermdistill.data.tone import write_tones
+
+    for name, images in write_tones(read_table(folder, layout), table, masks).items():
+        print(f"{name or 'not measured':<13} {images:>6}")
+
+
 def teach(config: Config, resume: bool = True) -> None:
     """Train the teacher of a config, or find it trained."""
     from dermdistill.distill import teach as train_teacher
@@ -156,36 +174,6 @@ def evaluate(run: str) -> None:
 
     score_again(Path(run))
     _tell(Path(run))
-
-
-def explain(
-    run: str,
-    part: str = "test",
-    images: int = 200,
-    masks: str | None = None,
-    teacher: bool = True,
-    map: str = "auto",
-) -> None:
-    """Show where a run sees its answers, and score that; writes RUN/explain/.
-
-    Args:
-        run: a run directory.
-        part: "test", "validation" or "train".
-        images: how many images, drawn at random; 0 takes all.
-        masks: folder with the lesions' outlines, ID_segmentation.png, if there are any.
-        teacher: compare with the maps of the run's teacher, if it had one.
-        map: "cam" is the exact class activation map of networks that pool by the mean;
-            "gradcam", "gradcam++", "hirescam", "layercam" and "xgradcam" estimate one (they need
-            pip install 'dermdistill[explain]'); "auto" is exact where it can be.
-    """
-    from dermdistill.evaluate.explain import FOLDER, GALLERY, explain_run
-
-    found = explain_run(Path(run), part, images, masks, teacher, map)
-    print(f"map: {found['map']}, {found['images']} {part} images")
-    for name, measure in found["measures"].items():
-        mean = "-" if measure["mean"] is None else f"{measure['mean']:.3f}"
-        print(f"  {name:<17} {mean:>6}  {measure['meaning']}")
-    print(f"pictures: {Path(run) / FOLDER / GALLERY}")
 
 
 def export(run: str, to: str = "onnx", output: str | None = None) -> None:

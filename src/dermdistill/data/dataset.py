@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,12 @@ from dermdistill.data.table import Table, listed
 from dermdistill.errors import ConfigError, DataError
 
 
+class Pixels(NamedTuple):
+    """Decoded images in memory, where a store on disk would be too much."""
+
+    images: np.ndarray  # uint8 [count, px, px, 3]
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """Images of one part: where they lie in the store, what they are, whose they are.
@@ -29,7 +36,7 @@ class Part:
         labels: class indices, int64.
     """
 
-    store: Store
+    store: Store | Pixels
     ids: list[str]
     rows: np.ndarray
     labels: np.ndarray
@@ -49,6 +56,17 @@ class Part:
         kept = np.sort(rng.choice(len(self), images, replace=False))
         ids = [self.ids[row] for row in kept]
         return Part(self.store, ids, self.rows[kept], self.labels[kept])
+
+    @classmethod
+    def of_pixels(cls, pixels: UInt8[Tensor, "images rows cols 3"], name: str) -> "Part":
+        """Images that belong to no data set and no class, named `name-0`, `name-1`, ..."""
+        ids = [f"{name}-{row}" for row in range(len(pixels))]
+        rows = np.arange(len(ids))
+        return cls(Pixels(pixels.numpy()), ids, rows, np.full_like(rows, -1))
+
+    def showing(self, pixels: UInt8[Tensor, "images rows cols 3"]) -> "Part":
+        """The same images with other pixels."""
+        return Part(Pixels(pixels.numpy()), self.ids, np.arange(len(self)), self.labels)
 
 
 @dataclass(frozen=True, eq=False)

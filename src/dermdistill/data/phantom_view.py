@@ -1,14 +1,12 @@
 """One photograph of a synthetic lesion: position, light, hairs, gel, ruler and lens."""
 
-from collections.abc import Callable
-
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from dermdistill.data.drawing import drawn, grid, lay
 from dermdistill.data.phantom_lesion import SPAN
 
 HAIR_CHANCE, RULER_CHANCE, BUBBLE_CHANCE, TUBE_CHANCE = 0.35, 0.15, 0.15, 0.20
-LAYER_SCALE = 3  # hairs and ticks are drawn this much larger, then reduced: thin and smooth
 SENSOR_NOISE = 0.008
 
 
@@ -24,13 +22,13 @@ def photograph(rng: np.random.Generator, skin: Image.Image, size: tuple[int, int
     picture *= _light(rng, size)
     if rng.random() < HAIR_CHANCE:
         colour = rng.choice([0.10, 0.16, 0.75], p=[0.5, 0.35, 0.15])  # black, brown, white
-        _lay(picture, _hairs(rng, size), np.array([1.15, 0.95, 0.8]) * colour)
+        lay(picture, _hairs(rng, size), np.array([1.15, 0.95, 0.8]) * colour)
     if rng.random() < BUBBLE_CHANCE:
-        _lay(picture, 0.6 * _bubbles(rng, size), (0.97, 0.96, 0.96))
+        lay(picture, 0.6 * _bubbles(rng, size), (0.97, 0.96, 0.96))
     if rng.random() < TUBE_CHANCE:
         picture *= _tube(rng, size)[..., None]
     if rng.random() < RULER_CHANCE:
-        _lay(picture, _ruler(rng, size), (0.08, 0.08, 0.09))
+        lay(picture, _ruler(rng, size), (0.08, 0.08, 0.09))
     picture += rng.normal(0, SENSOR_NOISE, picture.shape).astype(np.float32)
     image = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
     return image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.0045) * size[1]))
@@ -52,32 +50,13 @@ def _placed(rng: np.random.Generator, skin: Image.Image, size: tuple[int, int]) 
     return np.asarray(placed, np.float32) / 255
 
 
-def _lay(picture: np.ndarray, cover: np.ndarray, colour) -> None:
-    """Cover the picture in place with a colour, by a share 0 to 1 at each pixel."""
-    picture += cover[..., None] * (np.asarray(colour, np.float32) - picture)
-
-
-def _grid(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of each pixel in half heights, 0 in the middle."""
-    width, height = size
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    return (x - (width - 1) / 2) * (2 / height), (y - (height - 1) / 2) * (2 / height)
-
-
 def _light(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Brightness and colour of the light, [height, width, 3]: uneven, and dimmer at the rim."""
-    x, y = _grid(size)
+    x, y = grid(size)
     tilt = rng.normal(0, 0.05, 2)
     dim = rng.uniform(0.0, 0.10)
     field = rng.uniform(0.88, 1.08) * (1 + tilt[0] * x + tilt[1] * y - dim * (x**2 + y**2))
     return (field[..., None] * (1 + rng.normal(0, [0.03, 0.03, 0.06]))).astype(np.float32)
-
-
-def _drawn(size: tuple[int, int], draw: Callable[[ImageDraw.ImageDraw, float], None]) -> np.ndarray:
-    """What `draw` paints in half heights from the upper left corner, 0 to 1."""
-    sheet = Image.new("L", (size[0] * LAYER_SCALE, size[1] * LAYER_SCALE))
-    draw(ImageDraw.Draw(sheet), sheet.height / 2)
-    return np.asarray(sheet.reduce(LAYER_SCALE), np.float32) / 255
 
 
 def _hairs(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
@@ -97,7 +76,7 @@ def _hairs(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
             thick = max(1, round(rng.uniform(0.005, 0.015) * scale))
             sheet.line([tuple(point) for point in points * scale], fill=215, width=thick)
 
-    return _drawn(size, draw)
+    return drawn(size, draw)
 
 
 def _bubbles(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
@@ -112,12 +91,12 @@ def _bubbles(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
             dot = [x - radius * 0.55, y - radius * 0.55, x - radius * 0.15, y - radius * 0.15]
             sheet.ellipse(dot, fill=230)
 
-    return _drawn(size, draw)
+    return drawn(size, draw)
 
 
 def _tube(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """The dermatoscope's round edge: 1 in the field of view, black outside."""
-    x, y = _grid(size)
+    x, y = grid(size)
     centre = rng.normal(0, 0.05, 2)
     radius, edge = rng.uniform(1.02, 1.5), rng.uniform(0.01, 0.06)
     return 1 / (1 + np.exp(np.clip((np.hypot(x - centre[0], y - centre[1]) - radius) / edge,
@@ -139,4 +118,4 @@ def _ruler(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
             ends = [(at, far), (at, near)] if side % 2 else [(far, at), (near, at)]
             sheet.line([(x * scale, y * scale) for x, y in ends], fill=220, width=2)
 
-    return _drawn(size, draw)
+    return drawn(size, draw)

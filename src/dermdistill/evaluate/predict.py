@@ -14,7 +14,6 @@ from dermdistill.models import Backbone
 PREDICT_BATCH = 64  # images at once; large enough to fill two cores, small enough for a phone's GPU
 
 
-@torch.no_grad()
 def predict_logits(
     network: Backbone, part: Part, fabric: Fabric
 ) -> Float[Tensor, "images classes"]:
@@ -22,16 +21,25 @@ def predict_logits(
 
     Leaves the network in the mode it was in.
     """
+    return predict_taps(network, part, fabric)[1]
+
+
+@torch.no_grad()
+def predict_taps(
+    network: Backbone, part: Part, fabric: Fabric
+) -> tuple[Float[Tensor, "images width"], Float[Tensor, "images classes"]]:
+    """Embedding and logits of every image of a part, as `predict_logits` has them."""
     was_training = network.training
     network.eval()
     batches = []
     for chosen in np.array_split(np.arange(len(part)), max(1, -(-len(part) // PREDICT_BATCH))):
         images = upright_view(part.pixels(chosen).to(fabric.device, non_blocking=True))
         with fabric.autocast():
-            logits = network(images.contiguous(memory_format=torch.channels_last)).logits
-        batches.append(logits.float().cpu())
+            taps = network(images.contiguous(memory_format=torch.channels_last))
+        batches.append((taps.embedding.float().cpu(), taps.logits.float().cpu()))
     network.train(was_training)
-    return torch.cat(batches)
+    embeddings, logits = (torch.cat(each) for each in zip(*batches, strict=True))
+    return embeddings, logits
 
 
 def as_predictions(

@@ -53,6 +53,7 @@ class _Explainer:
     kind: str
     teacher: Backbone | None
     teacher_kind: str | None
+    stride: int | None
 
     def probabilities(self, images: Tensor) -> Tensor:
         with torch.no_grad(), self.opened.fabric.autocast():
@@ -67,6 +68,7 @@ def explain_run(
     masks: str | None = None,
     teacher: bool = True,
     kind: str = "auto",
+    stride: int | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Explain the class that a run predicts for each of some images; write `RUN/explain/`.
@@ -78,6 +80,7 @@ def explain_run(
         masks: folder of lesion outlines (see `read_masks`); without, nothing is said of inside.
         teacher: compare with the maps of the run's teacher, if it had one.
         kind: one of `MAPS`.
+        stride: which stage the library's kinds look at (see `evidence_maps`).
         progress: show a bar.
 
     Returns:
@@ -90,7 +93,7 @@ def explain_run(
     if part not in PARTS:
         raise ConfigError(f"part is {part!r}; it must be one of {', '.join(PARTS)}")
     opened = open_run(run, progress)
-    explainer = _explainer(opened, teacher, kind)
+    explainer = _explainer(opened, teacher, kind, stride)
     chosen = getattr(opened.data, part).some(images, opened.config.seed)
     outlines = None
     if masks is not None:
@@ -104,14 +107,17 @@ def explain_run(
     return summary
 
 
-def _explainer(opened: OpenedRun, with_teacher: bool, kind: str) -> _Explainer:
+def _explainer(opened: OpenedRun, with_teacher: bool, kind: str, stride: int | None) -> _Explainer:
     px = opened.data.store.px
     teacher = opened.teacher() if with_teacher else None
+    name = f"{opened.origin['network']} of {opened.folder}"
+    taught_by = f"the teacher in {opened.teacher_folder}"
     return _Explainer(
         opened,
-        choose_map(opened.network, px, kind, f"{opened.origin['network']} of {opened.folder}"),
+        choose_map(opened.network, px, kind, name, stride),
         teacher,
-        teacher and choose_map(teacher, px, kind, f"the teacher in {opened.teacher_folder}"),
+        teacher and choose_map(teacher, px, kind, taught_by, stride),
+        stride,
     )
 
 
@@ -125,6 +131,7 @@ def _summary(
         "images": len(rows),
         "map": explainer.kind,
         "teacher_map": explainer.teacher_kind,
+        "stride": explainer.stride,
         "measures": {
             name: {
                 # Sums in float64 of values that may be missing: no mask, or no positive evidence.
@@ -175,13 +182,13 @@ def _explain(
 
 def _maps(explainer: _Explainer, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
     """The run's map, and its teacher's if there is one."""
-    stage = explainer.opened.origin["stage"]
-    maps = {stage: evidence_maps(explainer.opened.network, images, classes, explainer.kind)}
+    networks = {explainer.opened.origin["stage"]: (explainer.opened.network, explainer.kind)}
     if explainer.teacher is not None:
-        maps["teacher"] = evidence_maps(
-            explainer.teacher, images, classes, explainer.teacher_kind
-        )  # fmt: skip
-    return maps
+        networks["teacher"] = (explainer.teacher, explainer.teacher_kind)
+    return {
+        who: evidence_maps(network, images, classes, kind, explainer.stride)
+        for who, (network, kind) in networks.items()
+    }
 
 
 def _measure(

@@ -75,7 +75,9 @@ def _reads_its_map(network: Backbone, input_px: int) -> bool:
     return bool(network.as_map(gradient).any())
 
 
-def choose_map(network: Backbone, input_px: int, asked: str, name: str) -> str:
+def choose_map(
+    network: Backbone, input_px: int, asked: str, name: str, stride: int | None = None
+) -> str:
     """The kind of map that a network is explained by.
 
     Args:
@@ -83,6 +85,7 @@ def choose_map(network: Backbone, input_px: int, asked: str, name: str) -> str:
         input_px: side of its images.
         asked: one of `MAPS`; "auto" is the exact map where there is one, else Grad-CAM.
         name: what an error calls the network.
+        stride: as in `evidence_maps`; the exact map has none.
 
     Raises:
         ConfigError: no such kind, the exact map of a network that has none, or a network whose
@@ -90,6 +93,11 @@ def choose_map(network: Backbone, input_px: int, asked: str, name: str) -> str:
     """
     if asked not in MAPS:
         raise unknown_name("map", asked, MAPS)
+    if stride is not None:
+        if asked not in LIBRARY:
+            raise ConfigError(f"stride is {stride}, which the map {asked!r} cannot have; choose "
+                              f"one of {', '.join(LIBRARY)}")  # fmt: skip
+        _stage(network, stride, name)
     exact = asked in (BEST, EXACT) and pools_by_mean(network, input_px)
     if asked == EXACT and not exact:
         raise ConfigError(
@@ -109,6 +117,7 @@ def evidence_maps(
     images: Float[Tensor, "samples 3 rows cols"],
     classes: Int64[Tensor, " samples"],
     kind: str,
+    stride: int | None = None,
 ) -> Float[Tensor, "samples rows cols"]:
     """How much each place of each image speaks for one class, at the image's own size.
 
@@ -117,6 +126,9 @@ def evidence_maps(
         images: RGB in [0, 1].
         classes: the class to explain, one an image.
         kind: what `choose_map` chose.
+        stride: look at the last stage whose map is so many times smaller than the image, instead
+            of the last map. In small images the last map is so coarse, and each of its places
+            sees so much of the image, that a finer one is the better witness.
 
     Returns:
         For "cam" evidence in logits, of either sign; for the library's kinds 0 to 1 an image.
@@ -125,7 +137,7 @@ def evidence_maps(
         ConfigError: the grad-cam library is not installed.
     """
     if kind != EXACT:
-        return _library_maps(network, images, classes, kind)
+        return _library_maps(network, images, classes, kind, stride)
     with torch.no_grad():
         features = network(images).map
         weight = network.classifier.weight
@@ -160,7 +172,19 @@ class _Split(nn.Module):
         return self.features.backbone.answer(features).logits
 
 
-def _library_maps(network: Backbone, images: Tensor, classes: Tensor, kind: str) -> Tensor:
+def _stage(network: Backbone, stride: int, name: str) -> nn.Module:
+    """The last stage of a stride, by timm's own list of stages."""
+    stages = list(getattr(network.network, "feature_info", []))
+    modules = [stage["module"] for stage in stages if stage["reduction"] == stride]
+    if not modules:
+        known = sorted({stage["reduction"] for stage in stages})
+        raise ConfigError(f"stride is {stride}; {name} has stages of stride {known}")
+    return network.network.get_submodule(modules[-1])
+
+
+def _library_maps(
+    network: Backbone, images: Tensor, classes: Tensor, kind: str, stride: int | None
+) -> Tensor:
     try:
         library = importlib.import_module("pytorch_grad_cam")
         targets = importlib.import_module("pytorch_grad_cam.utils.model_targets")
@@ -170,8 +194,9 @@ def _library_maps(network: Backbone, images: Tensor, classes: Tensor, kind: str)
         ) from error
     split = _Split(network).eval()
     wanted = [targets.ClassifierOutputTarget(code) for code in classes.tolist()]
+    layer = split.features if stride is None else _stage(network, stride, "the network")
     with getattr(library, LIBRARY[kind])(
-        model=split, target_layers=[split.features], reshape_transform=network.as_map
+        model=split, target_layers=[layer], reshape_transform=network.as_map
     ) as explainer:
         # A frozen network has no gradient of its own: the images must ask for one.
         maps = explainer(input_tensor=images.detach().clone().requires_grad_(), targets=wanted)
