@@ -1,6 +1,7 @@
 """LiteRT for phones and browsers: one image at a time, pixels as float32 from 0 to 255."""
 
 import contextlib
+import functools
 import io
 import tempfile
 from pathlib import Path
@@ -13,6 +14,7 @@ from dermdistill.export.subject import Subject
 PACKAGES = ("litert-torch", "ai-edge-litert")
 
 
+@functools.lru_cache(maxsize=1)  # int8 starts from the same file
 def convert(subject: Subject) -> dict[str, bytes]:
     """The graph as a .tflite file in fp32."""
     example = torch.zeros(1, subject.px, subject.px, 3)

@@ -1,6 +1,7 @@
 """ONNX for laptops, servers and browsers: any batch size, standard operators only."""
 
 import contextlib
+import functools
 import io
 import logging
 import tempfile
@@ -15,6 +16,7 @@ OPSET = 20
 PACKAGES = ("onnx", "onnxscript")
 
 
+@functools.lru_cache(maxsize=1)  # int8 starts from the same file
 def convert(subject: Subject) -> dict[str, bytes]:
     """The graph in ONNX, fp32, uint8 pixels in."""
     graph, px = subject.graph, subject.px
@@ -36,7 +38,15 @@ def convert(subject: Subject) -> dict[str, bytes]:
 
 
 def bare(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without the exporter's notes, which hold the paths of the machine that made it."""
+    """The model without what its makers noted and did not need.
+
+    The exporter's notes hold paths of the machine that made it; ONNX Runtime's optimiser declares
+    every family of operators that it knows.
+    """
+    needed = {node.domain for node in model.graph.node}
+    kept = [entry for entry in model.opset_import if entry.domain in needed]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
     del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
     model.doc_string = model.graph.doc_string = ""
     for part in (*model.graph.node, *model.graph.input, *model.graph.output,
