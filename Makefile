@@ -4,13 +4,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := src tests benchmarks
+APP := src/dermdistill/app/static/index.html
+# Without Node the app's tests skip, and all else is tested.
+BUILT := $(if $(shell command -v npm),$(APP))
 
-.PHONY: demo test test-fast check format clean
+.PHONY: app demo test test-fast check format clean
 
 demo: $(READY)  ## install, then the main job on synthetic images, ending in a report
 	$(BIN)/dermdistill demo --output runs/demo
 
-test: $(READY)  ## every test; those that need the real images skip where the images are missing
+app: $(APP)  ## the front end, into the Python package (needs Node 20 or later)
+
+test: $(READY) $(BUILT)  ## every test; those that need the real images skip where the images are missing
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-fast: $(READY)  ## the tests that take seconds
@@ -28,7 +33,15 @@ format: $(READY)  ## what `check` asks for, as far as a tool can do it
 clean:  ## remove the environment and caches, not the runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
+$(APP): app/node_modules/.ready app/build.mjs $(wildcard app/src/* app/messages/* app/public/*) \
+		src/dermdistill/bundle/preprocess.mjs
+	cd app && node build.mjs
+
+app/node_modules/.ready: app/package-lock.json
+	cd app && npm ci --no-audit --no-fund
+	touch $@
+
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[lite,explain,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[lite,explain,app,dev]'
 	touch $@
