@@ -1,7 +1,8 @@
 // Builds the front end into the Python package: `make app` calls this. What is written here is
 // what a browser gets; dermdistill.app.site adds a bundle and fills the {{placeholders}}.
 import { build } from "esbuild";
-import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { brotliCompressSync, constants } from "node:zlib";
@@ -34,7 +35,10 @@ const ort = join(here, "node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded
 cpSync(ort, join(out, "assets/ort-wasm-simd-threaded.wasm"));
 cpSync(join(here, "public"), out, { recursive: true });
 
-// What a browser downloads first, packed once and well: a third smaller than gzip makes it.
+// What a browser downloads first, packed once and well: a third smaller than gzip makes it. It
+// takes half a minute, so what did not change is taken from the cache.
+const cache = join(here, "node_modules/.cache");
+mkdirSync(cache, { recursive: true });
 for (const name of readdirSync(join(out, "assets"))) {
   if (name.endsWith(".css")) continue;
   const content = readFileSync(join(out, "assets", name));
@@ -43,5 +47,7 @@ for (const name of readdirSync(join(out, "assets"))) {
     [constants.BROTLI_PARAM_LGWIN]: constants.BROTLI_MAX_WINDOW_BITS,
     [constants.BROTLI_PARAM_SIZE_HINT]: content.length,
   };
-  writeFileSync(join(out, "assets", `${name}.br`), brotliCompressSync(content, { params }));
+  const known = join(cache, createHash("sha256").update(content).digest("hex"));
+  if (!existsSync(known)) writeFileSync(known, brotliCompressSync(content, { params }));
+  cpSync(known, join(out, "assets", `${name}.br`));
 }

@@ -8,12 +8,16 @@ export async function takePhoto() {
   });
   const dialog = $("#camera");
   const video = $("video", dialog);
+  const take = $('[value="take"]', dialog);
   try {
     video.srcObject = stream;
     dialog.returnValue = "";
+    take.disabled = true; // until there is something to take
+    const closed = new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
     dialog.showModal();
-    await video.play();
-    await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
+    await Promise.race([video.play(), closed]);
+    take.disabled = false;
+    await closed;
     if (dialog.returnValue !== "take") return null;
     const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
     canvas.getContext("2d").drawImage(video, 0, 0);

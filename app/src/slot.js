@@ -92,6 +92,7 @@ export class Slot {
   }
 
   clear() {
+    this.stage.hide(); // before its picture is gone
     this.photo?.close();
     Object.assign(this, { photo: null, answer: null });
     this.asked++;

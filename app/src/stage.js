@@ -49,6 +49,10 @@ export class Stage {
     this.draw();
   }
 
+  hide() {
+    Object.assign(this, { photo: null, map: null });
+  }
+
   // `values`: [px][px] of one class, or null.
   setMap(values, px) {
     this.map = values && { values, px };
