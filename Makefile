@@ -4,17 +4,22 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := src tests benchmarks
+APP := src/dermdistill/app/static/index.html
+# Without Node the app's tests skip, and all else is tested.
+BUILT := $(if $(shell command -v npm),$(APP))
 
 # One after the other: two of them ask for versions of typing-extensions that exclude each other,
 # which pip refuses in one command and both bear in practice.
 TOOLCHAINS := openvino ncnn coreml litert executorch
 
-.PHONY: demo test test-fast check format toolchains clean
+.PHONY: app demo test test-fast check format toolchains clean
 
 demo: $(READY)  ## install, then the main job on synthetic images, ending in a report
 	$(BIN)/dermdistill demo --output runs/demo
 
-test: $(READY)  ## every test; those that need the real images skip where the images are missing
+app: $(APP)  ## the front end, into the Python package (needs Node 20 or later)
+
+test: $(READY) $(BUILT)  ## every test; those that need the real images skip where the images are missing
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-fast: $(READY)  ## the tests that take seconds
@@ -38,7 +43,15 @@ toolchains: $(READY)  ## what writes and runs every format of a bundle (4 GB); N
 clean:  ## remove the environment and caches, not the runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
+$(APP): app/node_modules/.ready app/build.mjs $(wildcard app/src/* app/messages/* app/public/*) \
+		src/dermdistill/bundle/preprocess.mjs
+	cd app && node build.mjs
+
+app/node_modules/.ready: app/package-lock.json
+	cd app && npm ci --no-audit --no-fund
+	touch $@
+
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[lite,explain,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[lite,explain,app,dev]'
 	touch $@

@@ -36,6 +36,8 @@ COMMANDS: dict[str, Callable] = {
     "bundle check": commands.bundle_check,
     "predict": commands.predict,
     "bench": commands.bench,
+    "app": commands.app,
+    "serve": commands.serve,
     "report": commands.report,
     "methods": commands.methods,
     "demo": commands.demo,

@@ -272,6 +272,45 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
+def app(folder: str, bundle: str = "bundle.zip", formats: str | None = None) -> None:
+    """Write the web app with a bundle's model as static files for any web host.
+
+    Args:
+        folder: where the site goes.
+        bundle: the bundle.
+        formats: its formats that browsers try, in order, with commas between them.
+    """
+    from dermdistill.app import build_site, write_site
+    from dermdistill.bundle import Bundle
+
+    files = build_site(Bundle(bundle), _words(formats or ""))
+    write_site(folder, files)
+    print(f"{len(files)} files written to {folder}; docs/app.md has what a web host should send")
+
+
+def serve(
+    bundle: str,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    runtime: str = "onnx",
+    formats: str | None = None,
+    threads: int = 1,
+) -> None:
+    """Serve the web app and the model's API on this machine.
+
+    Args:
+        bundle: the bundle.
+        host: an address of this machine; any other than loopback needs DERMDISTILL_TOKEN.
+        port: where it listens; 0 for any free one.
+        runtime: which of the bundle's formats answers the API.
+        formats: those that browsers try, in order, with commas between them.
+        threads: how many the API's model may use.
+    """
+    from dermdistill.serve import serve as run_server
+
+    run_server(bundle, host, port, runtime, _words(formats or ""), threads)
+
+
 def report(runs: list[str], output: str = REPORT) -> None:
     """Write one self-contained HTML page about one or several runs.
 

@@ -1,0 +1,63 @@
+// The two runtimes behind one door: open(engine, bytes, model) -> async (pixels) -> outputs by name.
+import { loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
+import * as ort from "onnxruntime-web/wasm";
+
+// NHWC bytes in the number type and layout that the model takes; one image.
+function input(pixels, px, { type, layout }) {
+  const ordered = layout === "NCHW" ? channelsFirst(pixels, px) : pixels;
+  return {
+    data: type === "float32" ? Float32Array.from(ordered) : ordered,
+    shape: layout === "NCHW" ? [1, 3, px, px] : [1, px, px, 3],
+  };
+}
+
+function channelsFirst(pixels, px) {
+  const planes = new Uint8Array(pixels.length);
+  const plane = px * px;
+  for (let i = 0; i < plane; i++) {
+    for (let colour = 0; colour < 3; colour++) planes[colour * plane + i] = pixels[3 * i + colour];
+  }
+  return planes;
+}
+
+async function openLiteRt(bytes, model, px, folder) {
+  await loadLiteRt(folder);
+  const compiled = await loadAndCompile(bytes, { accelerator: "wasm" });
+  const found = compiled.getOutputDetails().map((output) => output.name);
+  const listed = Object.values(model.outputs);
+  // The manifest lists outputs in the runtime's order, for converters that rename them.
+  const names = listed.every((name) => found.includes(name)) ? found : listed;
+  return async (pixels) => {
+    const { data, shape } = input(pixels, px, model.input);
+    const tensor = new Tensor(data, shape);
+    const results = await compiled.run([tensor]);
+    tensor.delete();
+    const values = {};
+    results.forEach((result, i) => {
+      values[names[i]] = Float32Array.from(result.toTypedArray());
+      result.delete();
+    });
+    return values;
+  };
+}
+
+async function openOrt(bytes, model, px, folder) {
+  ort.env.wasm.numThreads = 1; // a student is too small to be worth starting threads for
+  ort.env.wasm.wasmPaths = { wasm: `${folder}ort-wasm-simd-threaded.wasm` };
+  const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+  return async (pixels) => {
+    const { data, shape } = input(pixels, px, model.input);
+    const results = await session.run({ [model.input.name]: new ort.Tensor(model.input.type, data, shape) });
+    return Object.fromEntries(Object.entries(results).map(([name, tensor]) => [name, tensor.data]));
+  };
+}
+
+export async function openEngine(bytes, model, px, folder) {
+  const open = model.files[0].endsWith(".tflite") ? openLiteRt : openOrt;
+  const run = await open(bytes, model, px, folder);
+  return async (pixels) => {
+    const values = await run(pixels);
+    const named = (output) => (model.outputs[output] ? values[model.outputs[output]] : null);
+    return { probabilities: named("probabilities"), cam: named("cam") };
+  };
+}

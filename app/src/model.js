@@ -1,0 +1,61 @@
+// The page's side of the worker, and what the bundle says.
+import { decide } from "./decision.js";
+
+const meta = (name) => document.querySelector(`meta[name="dermdistill-${name}"]`).content;
+
+export class Model {
+  // Fetches the manifest; `ready` becomes the model itself once the worker has loaded it.
+  static async start() {
+    const bundle = new URL(meta("bundle"), document.baseURI).href;
+    const model = new Model(bundle, await (await fetch(new URL("manifest.json", bundle))).json());
+    model.ready = model.#open();
+    model.ready.catch(() => {}); // whoever waits for it is told
+    return model;
+  }
+
+  async #open() {
+    const { bundle, manifest } = this;
+    const { name, used } = await this.#call("open", { bundle, manifest, models: meta("models").split(" ") });
+    return Object.assign(this, { name, files: used });
+  }
+
+  constructor(bundle, manifest) {
+    this.bundle = bundle;
+    this.manifest = manifest;
+    this.waiting = new Map();
+    this.last = 0;
+    this.worker = new Worker(new URL("worker.js", import.meta.url));
+    this.worker.onmessage = ({ data: { id, value, error } }) => {
+      const { resolve, reject } = this.waiting.get(id);
+      this.waiting.delete(id);
+      if (error === undefined) resolve(value);
+      else reject(new Error(error));
+    };
+    this.worker.onerror = (event) => {
+      for (const { reject } of this.waiting.values()) reject(new Error(event.message));
+      this.waiting.clear();
+    };
+  }
+
+  // One image -> {probabilities, cam, quality, ms, ranking, set, unsure}.
+  async answer(photo) {
+    const found = await this.#call("answer", { blob: photo.blob, turn: photo.turn, box: photo.box });
+    return { ...found, ...decide(found.probabilities, this.manifest) };
+  }
+
+  // The part of a turned image that the model sees without a person's own section.
+  seen(width, height) {
+    const { crop } = this.manifest.preprocessing;
+    if (crop === "squash") return { left: 0, top: 0, width, height };
+    const side = crop === "pad" ? Math.max(width, height) : Math.min(width, height);
+    return { left: Math.floor((width - side) / 2), top: Math.floor((height - side) / 2), width: side, height: side };
+  }
+
+  #call(kind, value) {
+    const id = ++this.last;
+    return new Promise((resolve, reject) => {
+      this.waiting.set(id, { resolve, reject });
+      this.worker.postMessage({ id, kind, value });
+    });
+  }
+}

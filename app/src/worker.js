@@ -1,0 +1,58 @@
+// Decoding, preprocessing and the model, off the page's thread so that it never stutters.
+import { openEngine } from "./engines.js";
+import { toSquare } from "./pixels.js";
+import { examine } from "./quality.js";
+
+const FOLDER = new URL("./", self.location.href).href;
+let ask = null;
+let spec = null;
+let queue = Promise.resolve();
+
+// Opens the first of the models that runs here; each file is compared with its digest.
+async function open({ bundle, manifest, models }) {
+  spec = manifest.preprocessing;
+  const reasons = [];
+  for (const name of models) {
+    const model = manifest.models[name];
+    const file = model.files[0];
+    try {
+      const bytes = await fetchFile(new URL(file, bundle), manifest.files[file].sha256);
+      ask = await openEngine(bytes, model, spec.px, FOLDER);
+      await ask(new Uint8Array(spec.px * spec.px * 3)); // the first run is slow: not a person's
+      return { name, used: performance.getEntriesByType("resource").map((entry) => entry.name) };
+    } catch (error) {
+      reasons.push(`${name}: ${error.message ?? error}`);
+    }
+  }
+  throw new Error(reasons.join("; "));
+}
+
+async function fetchFile(url, digest) {
+  const response = await fetch(url);
+  if (!response.ok) throw new Error(`${url} answered ${response.status}`);
+  const bytes = new Uint8Array(await response.arrayBuffer());
+  if (self.crypto?.subtle) { // not there on plain http, except on this machine
+    const found = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+    const words = Array.from(found, (byte) => byte.toString(16).padStart(2, "0")).join("");
+    if (words !== digest) throw new Error(`${url} is damaged`);
+  }
+  return bytes;
+}
+
+async function answer({ blob, turn, box }) {
+  const start = performance.now();
+  const { pixels, side } = await toSquare(blob, turn, box, spec);
+  const { probabilities, cam } = await ask(pixels);
+  return { probabilities, cam, quality: examine(pixels, spec.px, side), ms: performance.now() - start };
+}
+
+// One after the other: the model has one set of buffers.
+self.onmessage = ({ data: { id, kind, value } }) => {
+  queue = queue.then(async () => {
+    try {
+      self.postMessage({ id, value: await { open, answer }[kind](value) });
+    } catch (error) {
+      self.postMessage({ id, error: String(error.message ?? error) });
+    }
+  });
+};
