@@ -150,7 +150,7 @@ def test_turning_and_cropping_ask_about_those_pixels(visit, bundle, drawn, tmp_p
     expected, _ = predict_files(bundle, [str(tmp_path / "part.png")])
     wanted = dict(zip(expected.classes, expected.probabilities[0], strict=True))
     assert visit.answer(slot) == pytest.approx(wanted, abs=FP32)
-    visit.page.locator(".box").press("ArrowRight")
+    slot.locator(".box").press("ArrowRight")
     visit.page.wait_for_timeout(300)
     assert visit.answer(slot) != pytest.approx(wanted, abs=1e-9)
     clean(visit)
@@ -173,7 +173,7 @@ def test_a_pasted_and_a_dropped_image(visit, drawn):
     visit.open()
     expected = visit.ask(drawn[2])
     for kind in ("paste", "drop"):
-        visit.page.get_by_text("Another image").click()
+        visit.page.get_by_role("button", name="Another image").click()
         visit.page.evaluate(
             """async ([kind, bytes]) => {
                 const transfer = new DataTransfer();

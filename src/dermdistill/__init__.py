@@ -4,7 +4,12 @@ For research only. This is no medical device and gives no diagnosis: see a derma
 """
 
 import importlib
+import os
 from typing import Any
+
+# ONNX Runtime's official builds write a session's identity to the disk and send events to their
+# maker from the moment they are imported (its Privacy.md, since 1.32); medical images are near.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _HOMES = {
     "Config": "config", "load_config": "config",

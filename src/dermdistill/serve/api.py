@@ -73,7 +73,7 @@ class Service:
     async def predict(self, request: Request, with_map: bool) -> Response:
         """One image in a body."""
         with self.gate.enter():
-            body = await read_body(request.stream(), self.limits.body_bytes,
+            body = await read_body(request, self.limits.body_bytes,
                                    self.limits.body_seconds)  # fmt: skip
             return JSONResponse(await self.answer(body, with_map))
 
@@ -82,7 +82,7 @@ class Service:
         gate = self.batches.enter()
         gate.__enter__()
         try:
-            body = await read_body(request.stream(), self.limits.batch_bytes,
+            body = await read_body(request, self.limits.batch_bytes,
                                    self.limits.body_seconds)  # fmt: skip
             pairs = read_batch(body, self.limits)
         except BaseException as error:

@@ -3,12 +3,12 @@
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator
 from io import BytesIO
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
+from starlette.requests import Request
 
 from dermdistill.bundle import Bundle
 from dermdistill.bundle.manifest import load_json
@@ -18,25 +18,32 @@ from dermdistill.serve.limits import Limits, RefusedError
 LONGEST_ID = 200
 
 
-async def read_body(stream: AsyncIterator[bytes], most: int, seconds: float) -> bytes:
-    """A whole body in memory.
+async def read_body(request: Request, most: int, seconds: float) -> bytes:
+    """A whole body in memory; one that says it is too large is not waited for.
 
     Raises:
         RefusedError: 413 it is larger than `most` bytes; 408 it takes longer than `seconds`.
     """
     parts, size = [], 0
+    said = request.headers.get("content-length", "0")
+    if said.isdecimal() and int(said) > most:
+        raise _too_large(most)
     try:
         async with asyncio.timeout(seconds):
-            async for part in stream:
+            async for part in request.stream():
                 size += len(part)
                 if size > most:
-                    raise RefusedError(413, "too_large", f"the body has more than {most:,} bytes")
+                    raise _too_large(most)
                 parts.append(part)
     except TimeoutError:
         raise RefusedError(
             408, "too_slow", f"the body took more than {seconds:g} seconds"
         ) from None
     return b"".join(parts)
+
+
+def _too_large(most: int) -> RefusedError:
+    return RefusedError(413, "too_large", f"the body has more than {most:,} bytes")
 
 
 def read_image(bundle: Bundle, body: bytes, limits: Limits) -> UInt8[np.ndarray, "px px 3"]:

@@ -13,7 +13,8 @@ from dermdistill.serve.limits import RefusedError
 from dermdistill.serve.metrics import Telemetry
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-OPEN = ("/healthz",)  # for those who watch the server, without a token
+HEADER_BYTES = 16_384  # of a request's head
+# What needs the token; /healthz is for those who watch the server.
 GUARDED = ("/v1/", "/metrics", "/openapi.json")
 HEADERS = {
     "Content-Security-Policy": f"{POLICY}; frame-ancestors 'none'",
@@ -73,6 +74,8 @@ class Guard:
 
     def _refusal(self, scope) -> RefusedError | None:
         headers, path = Headers(scope=scope), scope["path"]
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADER_BYTES:
+            return RefusedError(431, "large_headers", "the headers are too large")
         if self.local and _host(headers.get("host", "")) not in LOOPBACK:
             return RefusedError(403, "wrong_host", "this server answers to localhost alone")
         if path.startswith(GUARDED) and headers.get("sec-fetch-site") == "cross-site":

@@ -13,7 +13,6 @@ from dermdistill.serve.limits import Limits
 
 TOKEN_VARIABLE = "DERMDISTILL_TOKEN"
 SHORTEST_TOKEN = 16
-HEADER_BYTES = 16_384  # of a request line with its headers
 
 
 def is_loopback(host: str) -> bool:
@@ -72,6 +71,7 @@ def serve(
         import uvicorn
 
         from dermdistill.serve.api import Service, build_api
+        from dermdistill.serve.guard import HEADER_BYTES
         from dermdistill.serve.http import BoundedProtocol
         from dermdistill.serve.metrics import Telemetry
     except ModuleNotFoundError as error:
