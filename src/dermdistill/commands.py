@@ -131,15 +131,21 @@ def data_audit(
 def teach(config: Config, resume: bool = True) -> None:
     """Train the teacher of a config, or find it trained."""
     from dermdistill.distill import teach as train_teacher
+    from dermdistill.runtime import is_first_process
 
-    _tell(train_teacher(config, resume=resume))
+    run = train_teacher(config, resume=resume)
+    if is_first_process():
+        _tell(run)
 
 
 def distill(config: Config, resume: bool = True) -> None:
     """Run teacher, pretext and student, score them, export the student and write the report."""
     from dermdistill.distill import distill as run_stages
+    from dermdistill.runtime import is_first_process
 
     run = run_stages(config, resume=resume)
+    if not is_first_process():
+        return
     export(str(run))
     report([str(run)], str(run / REPORT))
     _tell(run)

@@ -22,6 +22,10 @@ class RunError(DermdistillError):
     """A run directory cannot be read, written or continued."""
 
 
+class TerminatedError(DermdistillError):
+    """The process was told to end (SIGTERM); the same command continues its work."""
+
+
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> ConfigError:
     """The error for a name that is not in a list, with the nearest allowed names.
 

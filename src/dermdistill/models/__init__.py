@@ -5,6 +5,7 @@ from dermdistill.models.backbone import (
     Backbone,
     build_backbone,
     freeze,
+    load_best,
     load_network,
     require_network,
 )
@@ -15,6 +16,7 @@ __all__ = [
     "build_backbone",
     "connector",
     "freeze",
+    "load_best",
     "load_network",
     "require_network",
 ]

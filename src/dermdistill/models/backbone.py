@@ -138,11 +138,20 @@ def load_network(run: Path) -> Backbone:
     origin = read_json(run / PROVENANCE)
     start = NetworkConfig(**origin["network_config"] | {"weights": "none"})
     network = build_backbone(start, len(origin["classes"]))
+    load_best(network, run)
+    return network.eval()
+
+
+def load_best(module: nn.Module, run: Path) -> None:
+    """Fill a module with the best weights of a run.
+
+    Raises:
+        RunError: they are missing, changed since they were written, or of another module.
+    """
     try:
-        network.load_state_dict(read_state(run / BEST))
+        module.load_state_dict(read_state(run / BEST))
     except (ConfigError, RuntimeError) as error:
         raise RunError(f"{run / BEST} cannot be used: {error}. Train the run again") from error
-    return network.eval()
 
 
 def freeze(network: nn.Module) -> nn.Module:
