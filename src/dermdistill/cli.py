@@ -28,6 +28,7 @@ COMMANDS: dict[str, Callable] = {
     "data audit": commands.data_audit,
     "teach": commands.teach,
     "distill": commands.distill,
+    "compare": commands.compare,
     "evaluate": commands.evaluate,
     "export": commands.export,
     "report": commands.report,
@@ -57,6 +58,11 @@ TRAINING_HELP = {
 CONFIG_HELP = {  # of the commands whose arguments are a whole Config, and maybe some more
     "teach": TRAINING_HELP,
     "distill": TRAINING_HELP,
+    "compare": {
+        "usage": "%(prog)s --methods NAME,NAME [--seeds 1,2] [--folds 0,1] [--ray none|local|"
+        "ADDRESS] [--config RECIPE.yaml] [--SETTING VALUE ...]",
+        "epilog": f"Exit code 1: a run failed. {EXIT_CODES}",
+    },
 }
 UNKNOWN_KEY = re.compile(r"(?:Group '([\w.]+)' does not accept option|Option) '([\w.]+)'")
 
