@@ -30,5 +30,5 @@ clean:  ## remove the environment and caches, not the runs
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[lite,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[lite,explain,dev]'
 	touch $@

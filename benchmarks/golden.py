@@ -90,9 +90,11 @@ def lesson(x: Mapping[str, Tensor]) -> Lesson:
     views = len(x["s_logits"]) // images
     teacher_head = head(x, "t")
     return Lesson(
-        batch=Batch(torch.zeros(images, views, 3, 1, 1), x["target"], [""] * images),
+        batch=Batch(
+            torch.zeros(images, views, 3, 1, 1), x["target"], [""] * images, torch.arange(images)
+        ),
         student=Taps(x["s_map"], x["s_pool"], x["s_logits"]),
-        teacher=Taps(x["t_map"], x["t_pool"], x["t_logits"]),
+        teachers=(Taps(x["t_map"], x["t_pool"], x["t_logits"]),),
         adapters=nn.ModuleDict({
             "connector": bridge(x), "student_head": head(x, "s"), "teacher_head": teacher_head,
         }),

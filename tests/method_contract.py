@@ -122,7 +122,7 @@ def classroom(
     batch = images(count, method.views)
     learner = Learner(
         method,
-        first if student else None,
+        method.enrol(first, *teachers) if student else None,
         peers,
         widths,
         PX,
@@ -262,7 +262,22 @@ def check_overfits_eight_images(name: str) -> None:
     """A few steps on eight images bring the loss down clearly."""
     losses = classroom(build_method(name)).train(OVERFIT_STEPS)
     assert all(map(math.isfinite, losses))
-    assert losses[-1] < OVERFIT_LEFT * losses[0], losses
+    # Where the target learns too, the first steps may go up.
+    assert losses[-1] < OVERFIT_LEFT * max(losses[:3]), losses
+
+
+def check_half_precision(name: str) -> None:
+    """Under bf16 autocast, as recipes train: finite terms and gradients, and a memory in fp32."""
+    room = classroom(build_method(name))
+    with torch.autocast("cpu", torch.bfloat16):
+        for moment in MOMENTS:
+            terms = room.terms(moment)
+            assert all(value.isfinite() for _, value in terms.values())
+            total_loss(terms).backward()
+            room.learner.after_step(1)
+    assert all(p.grad.isfinite().all() for p in room.trained().values())
+    floating = [b for b in room.learner.memory.buffers() if b.is_floating_point()]
+    assert all(b.dtype == torch.float32 and b.isfinite().all() for b in floating)
 
 
 def check_a_killed_training_continues_in_the_same_bits(name: str) -> None:
@@ -315,6 +330,7 @@ CHECKS: list[Callable[[str], None]] = [
     check_bad_options_are_refused,
     check_all_weights_zero_is_refused,
     check_overfits_eight_images,
+    check_half_precision,
     check_a_killed_training_continues_in_the_same_bits,
     check_terms_remember_nothing,
     check_it_explains_itself,

@@ -35,6 +35,7 @@ from dermdistill.train.schedule import class_weights
 
 PX, IMAGES, BATCH = 32, 128, 16
 TEACHER, STUDENT = "test_resnet", "test_efficientnet"
+TEACHERS = (TEACHER, "test_convnext")  # of methods with several
 
 
 @functools.cache
@@ -75,6 +76,9 @@ def config(output: Path, method: str = "ssd_kd", seed: int = 5, **changes: Any) 
         data=changes.pop("data", data_config()),
         teacher=TeacherConfig(NetworkConfig(TEACHER, weights="none"), fit(),
                               run=changes.pop("teacher_run", None)),
+        teachers=changes.pop("teachers", [
+            TeacherConfig(NetworkConfig(name, weights="none"), fit()) for name in TEACHERS
+        ]),
         pretext=PretextConfig(fit(epochs=1)),
         student=StudentConfig(
             NetworkConfig(STUDENT, weights="none"), method, changes.pop("options", {}),
@@ -128,8 +132,8 @@ def trainer(
         for _ in range(1 + built.peers)
     )
     learner = Learner(
-        built, student, peers, widths, PX, torch.from_numpy(data.train.labels), _weights(data),
-        pretext,
+        built, built.enrol(student, *teachers), peers, widths, PX,
+        torch.from_numpy(data.train.labels), _weights(data), pretext,
     )  # fmt: skip
 
     def teach(batch):
@@ -145,6 +149,18 @@ def trainer(
 def _weights(data: Dataset) -> torch.Tensor:
     counts = np.bincount(data.train.labels, minlength=len(data.classes))
     return class_weights(torch.from_numpy(counts), 1.0)
+
+
+@functools.cache
+def exported() -> Path:
+    """A student trained for an epoch, with its bundle; to be read only."""
+    from dermdistill.distill import distill
+    from dermdistill.export import export_run
+
+    run = distill(config(scratch() / "exported", "supervised", student_fit=fit(epochs=1)),
+                  progress=False)  # fmt: skip
+    export_run(run, ["onnx"])
+    return run
 
 
 def history(folder: Path, split: str | None = None) -> list[dict[str, Any]]:

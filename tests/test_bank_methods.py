@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from by_hand import cross_entropy, divergence, softmax
 from dermdistill.methods import Lesson, build_method
 from dermdistill.methods.relation_bank import EmbeddingBank, bank_contrast_loss, ramp
 from dermdistill.types import Batch, Taps, total_loss
@@ -56,24 +57,6 @@ def embedded(x: SimpleNamespace, who: str) -> list[Tensor]:
     head = x.heads.get(f"{who}_head", x.heads["student_head"])
     rows = getattr(x, who).embedding
     return [unit(head.weight @ row + head.bias) for row in rows]
-
-
-def softmax(row: Tensor) -> list[Tensor]:
-    powers = [value.exp() for value in row]
-    return [power / sum(powers) for power in powers]
-
-
-def divergence(of: Tensor, under: Tensor) -> Tensor:
-    return sum(p * (p / q).log() for p, q in zip(softmax(of), softmax(under), strict=True))
-
-
-def weighted_ce(x: SimpleNamespace) -> Tensor:
-    weights, target = x.lesson.class_weights, x.lesson.batch.target
-    terms = [
-        -weights[y] * softmax(row)[y].log()
-        for row, y in zip(x.student.logits, target, strict=True)
-    ]  # fmt: skip
-    return sum(terms) / sum(weights[y] for y in target)
 
 
 def centre(bank: Tensor, k: int) -> Tensor:
@@ -151,7 +134,7 @@ def oracle(name: str, x: SimpleNamespace) -> Tensor:
     pairs = list(zip(x.teacher.logits, x.student.logits, strict=True))
     plain = sum(divergence(t, s) for t, s in pairs) / len(pairs)
     c_s, c_t = seen_from_classes(x, "student"), seen_from_classes(x, "teacher")
-    total = weighted_ce(x)
+    total = cross_entropy(x.student.logits, x.lesson.batch.target, x.lesson.class_weights)
     if name == "stalk":
         return total + rise * plain + aligned(c_s, c_t)
     total = total + 0.1 * both_contrasts(x)

@@ -219,7 +219,7 @@ def test_the_main_job_from_a_recipe_with_overrides(tmp_path):
     assert not (tmp_path / "not-here").exists()
     (student,) = (tmp_path / "runs").glob("student-*")
     assert (student / "report.html").stat().st_size > 10_000
-    assert (student / "onnx" / "model.onnx").exists()
+    assert call("bundle", "check", student / "bundle.zip").returncode == 0
     assert read_json(student / METRICS)["epochs"] == 1
     assert "balanced accuracy" in done.stdout
     assert "no medical device" in done.stderr

@@ -9,6 +9,7 @@ import pytest
 from dermdistill.config import (
     Config,
     DataConfig,
+    EvaluationConfig,
     FitConfig,
     PretextConfig,
     StudentConfig,
@@ -64,6 +65,15 @@ def test_a_wrong_data_setting_is_named(name, value):
 @pytest.mark.parametrize(("name", "value"), VIEWS)
 def test_a_wrong_views_setting_is_named(name, value):
     refused("views", name, value, views=ViewsConfig(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("operating_levels", [0.0]), ("operating_levels", [0.9, 1.1]), ("draws", 99),
+     ("level", 0.0), ("level", 1.0)],
+)  # fmt: skip
+def test_a_wrong_evaluation_setting_is_named(name, value):
+    refused("evaluation", name, value, evaluation=EvaluationConfig(**{name: value}))
 
 
 @pytest.mark.parametrize("stage", [TeacherConfig, PretextConfig, StudentConfig])

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from sklearn.metrics import accuracy_score, confusion_matrix, recall_score, roc_auc_score
 
 import small
-from dermdistill.config import to_dict
+from dermdistill.config import NetworkConfig, TeacherConfig, to_dict
 from dermdistill.distill import distill, evaluate, teach
 from dermdistill.errors import ConfigError, DataError, RunError
+from dermdistill.export import export_run
+from dermdistill.models import load_network
 from dermdistill.run import (
     BEST,
     CONFIG,
@@ -213,6 +216,17 @@ def test_metrics_are_those_of_the_csv_files(finished, part):
     assert figures["confusion_matrix"] == counted.tolist()
 
 
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_lesions_and_facts_stand_beside_the_predictions(finished, part):
+    with open(of_kind(finished, "student") / f"groups-{part}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    data = small.dataset()
+    assert [row["image"] for row in rows] == getattr(data, part).ids
+    facts = data.table.frame.iloc[data.table.rows(getattr(data, part).ids)]
+    assert [row["lesion"] for row in rows] == facts["lesion"].tolist()
+    assert [row["sex"] for row in rows] == facts["sex"].fillna("").tolist()
+
+
 def test_the_best_epochs_figures_are_those_of_the_history(finished):
     student = of_kind(finished, "student")
     metrics = read_json(student / METRICS)
@@ -280,6 +294,54 @@ def test_without_resume_an_unfinished_stage_starts_again(output):
         distill(small.config(fresh), progress=False)
     distill(small.config(fresh), progress=False, resume=False)
     assert (student / HISTORY).read_bytes() == history
+
+
+def test_several_teachers_are_trained_found_again_and_told(tmp_path):
+    run = distill(small.config(tmp_path, "multi_kd"), progress=False)
+    origin = read_json(run / PROVENANCE)
+    places = [origin["teacher_run"], origin["teacher_2_run"]]
+    assert [Path(place).name.split("-")[1] for place in places] == list(small.TEACHERS)
+    assert len(stages(tmp_path)) == 3
+    before = times(tmp_path)
+    given = [TeacherConfig(run=str(tmp_path / Path(place).name)) for place in places]
+    assert distill(small.config(tmp_path, "multi_kd", teachers=given), progress=False) == run
+    assert times(tmp_path) == before
+    # Who comes first is another run: methods may treat them by place.
+    key = origin["key"]["upstream"]
+    assert set(key) == {"teacher", "teacher_2"}
+
+
+def test_wrong_teachers_die_before_images_are_read(tmp_path):
+    nowhere = small.data_config(folder="nowhere")
+    one = [TeacherConfig(NetworkConfig(small.TEACHER, weights="none"))]
+    for teachers, error, match in (
+        ([], ConfigError, "names 0; it must name at least 2"),
+        (one, ConfigError, "names 1; it must name at least 2"),
+        ([*one, TeacherConfig(run="no/run")], RunError, r"teachers\[1\]\.run is no/run"),
+        ([*one, TeacherConfig(NetworkConfig("resnet51"))], ConfigError, "did you mean"),
+    ):
+        with pytest.raises(error, match=match):
+            distill(small.config(tmp_path, "multi_kd", teachers=teachers, data=nowhere))
+    with pytest.raises(ConfigError, match=r"teachers\[0\]\.fit\.epochs is 0"):
+        small.config(tmp_path, teachers=[TeacherConfig(fit=small.fit(epochs=0))])
+
+
+def test_one_teacher_twice_is_refused(tmp_path):
+    twice = [TeacherConfig(NetworkConfig(small.TEACHER, weights="none"), small.fit())] * 2
+    with pytest.raises(ConfigError, match="twice; every teacher must be another run"):
+        distill(small.config(tmp_path, "multi_kd", teachers=twice), progress=False)
+
+
+def test_simkd_is_kept_with_its_projector_and_exported(tmp_path):
+    run = distill(small.config(tmp_path, "simkd"), progress=False)
+    network = load_network(run)
+    teacher = load_network(tmp_path / Path(read_json(run / PROVENANCE)["teacher_run"]).name)
+    own, lent = network.bridge.classifier, teacher.network.get_classifier()
+    assert torch.equal(own.weight, lent.weight)
+    assert torch.equal(own.bias, lent.bias)
+    parity = export_run(run, ["onnx"])["onnx"].parity
+    assert parity.source == "test images"
+    assert parity.probability < 1e-4
 
 
 def test_no_folder_is_no_traceback(tmp_path):

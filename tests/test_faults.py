@@ -359,7 +359,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 import small
 from pathlib import Path
 from dermdistill.errors import RunError
-from dermdistill.train.progress import History
+from dermdistill.train.history import History
 history = History(Path({str(tmp_path)!r}), 0, 0)
 history.add({{"split": "train", "step": 1, "loss": 1.0}})
 resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))

@@ -7,16 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from by_hand import softmax
 from dermdistill.methods import Lesson, build_method
 from dermdistill.methods.nord import noise_robust_loss
 from dermdistill.methods.tss_kd import GAMMA, rectangle_gamma
 from dermdistill.types import Batch, Taps, total_loss
 from test_methods import kl, lesson, random_inputs, turned, view_kd
-
-
-def softmax(row):
-    powers = [value.exp() for value in row]
-    return [power / sum(powers) for power in powers]
 
 
 def robust(logits, target):

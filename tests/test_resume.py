@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import small
+from dermdistill.methods import METHODS
 from dermdistill.run import BEST, HISTORY, LAST
 from dermdistill.train.checkpoint import CHECKPOINT
 
@@ -34,7 +35,7 @@ class StopAt:
 def run(folder: Path, case: dict, stops: tuple[int, ...] = ()) -> Path:
     """Train, stopped in the middle of so many steps of each process, then to the end."""
     folder.mkdir()
-    teacher = small.teacher() if case["method"] != "supervised" else None
+    teacher = small.teacher() if METHODS[case["method"]].teacher == "frozen" else None
     settings = small.fit(epochs=EPOCHS, ema_decay=0.9, save_every_steps=2, **case["fit"])
     init = 3
     for stop in stops:
@@ -67,6 +68,12 @@ CASES = {
         "method": "ssd_kd",
         "fit": {"schedule": "plateau", "patience_epochs": 0, "lr_factor": 0.5},
     },
+    "crckd: moving average, bank, ramp, images drawn twice": {
+        "method": "crckd", "fit": {"sampler_power": 1.0},
+    },
+    "vadakd: boosting weights": {"method": "vadakd", "fit": {"sampler_power": 1.0}},
+    "mutual: a peer": {"method": "mutual", "fit": {}},
+    "tss_kd: itself, views of its own": {"method": "tss_kd", "fit": {}},
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ _HOMES = {
     "read_table": "data.readers", "make_split": "data.splits", "pack": "data.pack",
     "audit": "data.audit", "synthesise": "data.phantom",
     "METHODS": "methods", "build_method": "methods",
-    "load_network": "models", "export_run": "export", "write_report": "report",
+    "load_network": "models", "export_run": "export", "Bundle": "bundle", "write_report": "report",
 }  # fmt: skip
 __all__ = sorted(_HOMES)
 

@@ -30,16 +30,22 @@ COMMANDS: dict[str, Callable] = {
     "distill": commands.distill,
     "compare": commands.compare,
     "evaluate": commands.evaluate,
+    "explain": commands.explain,
     "export": commands.export,
+    "bundle check": commands.bundle_check,
+    "predict": commands.predict,
+    "bench": commands.bench,
     "report": commands.report,
     "methods": commands.methods,
     "demo": commands.demo,
 }
-GROUP = "data"  # its commands have two words
+GROUPS = ("data", "bundle")  # their commands have two words
 NO_OPTIONS = {"config", "resume"}  # arguments that are given in another way
 # Arguments that may be left out or repeated and still are given without their name.
 WORDS: dict[str, dict[str, str]] = {
     "report": {"runs": "run directories"},
+    "predict": {"images": "image files"},
+    "bench": {"bundles": "bundles"},
     "methods": {"name": "the method to explain; without one, all are listed"},
     "data fetch": {"name": "which data set", "folder": "where it goes"},
 }
@@ -130,9 +136,10 @@ def _listing(group: str = "") -> str:
 
 def _dispatch(argv: list[str]) -> int:
     """Find the command that the first words name, and run it with the others."""
-    words = argv[: 2 if argv[:1] == [GROUP] else 1]
-    if not words or words[-1] in ("-h", "--help", GROUP):
-        print(_listing(GROUP if argv[:1] == [GROUP] else ""), end="")
+    group = argv[0] if argv[:1] and argv[0] in GROUPS else ""
+    words = argv[: 2 if group else 1]
+    if not words or words[-1] in ("-h", "--help", *GROUPS):
+        print(_listing(group), end="")
         return 0
     if words == ["--version"]:
         import importlib.metadata

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dermdistill.config import Config
 from dermdistill.errors import ConfigError
-from dermdistill.run import METRICS, RESEARCH_NOTICE
+from dermdistill.run import METRICS, RESEARCH_NOTICE, write_text
 
 REPORT = "report.html"
 
@@ -207,18 +207,130 @@ def evaluate(run: str) -> None:
     _tell(Path(run))
 
 
-def export(run: str, to: str = "onnx") -> None:
-    """Export a run's network, and compare it with torch on real images.
+def explain(
+    run: str,
+    part: str = "test",
+    images: int = 200,
+    masks: str | None = None,
+    teacher: bool = True,
+    map: str = "auto",
+) -> None:
+    """Show where a run sees its answers, and score that; writes RUN/explain/.
 
     Args:
         run: a run directory.
-        to: the format; "onnx" is the one there is today.
+        part: "test", "validation" or "train".
+        images: how many images, drawn at random; 0 takes all.
+        masks: folder with the lesions' outlines, ID_segmentation.png, if there are any.
+        teacher: compare with the maps of the run's teacher, if it had one.
+        map: "cam" is the exact class activation map of networks that pool by the mean;
+            "gradcam", "gradcam++", "hirescam", "layercam" and "xgradcam" estimate one (they need
+            pip install 'dermdistill[explain]'); "auto" is exact where it can be.
     """
-    from dermdistill.export import export_run
+    from dermdistill.evaluate.explain import FOLDER, GALLERY, explain_run
 
-    parity = export_run(Path(run), to)
-    print(f"{to}: largest logit difference {parity['largest_logit_difference']:.1e} over "
-          f"{parity['images']} images, same answer on {parity['top1_agreement']:.1%}")  # fmt: skip
+    found = explain_run(Path(run), part, images, masks, teacher, map)
+    print(f"map: {found['map']}, {found['images']} {part} images")
+    for name, measure in found["measures"].items():
+        mean = "-" if measure["mean"] is None else f"{measure['mean']:.3f}"
+        print(f"  {name:<17} {mean:>6}  {measure['meaning']}")
+    print(f"pictures: {Path(run) / FOLDER / GALLERY}")
+
+
+def export(run: str, to: str = "onnx", output: str | None = None) -> None:
+    """Export a run's network as a bundle, and compare every format with torch on real images.
+
+    Args:
+        run: a run directory.
+        to: formats, with commas between them.
+        output: the bundle; by default bundle.zip in the run directory.
+    """
+    from dermdistill.export import BUNDLE, export_run
+
+    models = export_run(Path(run), _words(to), Path(output) if output else None)
+    for name, model in models.items():
+        print(f"{name:<18} {_parity(model.parity)}")
+    print(f"bundle: {output or Path(run) / BUNDLE}")
+
+
+def _parity(parity) -> str:
+    """A model's distance from torch in words."""
+    if parity is None:
+        return "unverified: it runs on its own devices only"
+    return (f"largest difference of a probability {parity.probability:.1e}, same answer on "
+            f"{parity.top1_agreement:.1%} of {parity.images} {parity.source}")  # fmt: skip
+
+
+def bundle_check(path: str) -> int:
+    """Verify a bundle: digests, contents, golden images; exit 1 if a runtime answers otherwise.
+
+    Args:
+        path: a bundle.
+    """
+    from dermdistill.bundle import Bundle, check_golden
+
+    bundle = Bundle(path)
+    print(f"{path}: whole; {len(bundle.manifest.files)} files, digest {bundle.digest[:12]}")
+    found = check_golden(bundle)
+    for finding in found:
+        mark = {True: "ok", False: "WRONG", None: "-"}[finding.ok]
+        print(f"{mark:<6} {finding.what:<18} {finding.words}")
+    return 1 if any(finding.ok is False for finding in found) else 0
+
+
+def predict(
+    images: list[str],
+    bundle: str = "bundle.zip",
+    runtime: str = "onnx",
+    threads: int = 1,
+    output: str | None = None,
+) -> None:
+    """Ask a bundle's model about images.
+
+    Args:
+        images: image files.
+        bundle: the bundle.
+        runtime: which of its formats answers.
+        threads: how many it may use.
+        output: a file for the probabilities in ISIC's submission form.
+    """
+    from dermdistill.bundle.predict import predict_files, ranked
+
+    predictions, unsure = predict_files(bundle, images, runtime, threads)
+    if output:
+        predictions.save(output)
+    for name, line in zip(images, ranked(predictions, unsure), strict=True):
+        print(f"{name}  {line}")
+    print(RESEARCH_NOTICE, file=sys.stderr)
+
+
+def bench(
+    bundles: list[str],
+    threads: str = "1,2",
+    rounds: int = 200,
+    formats: str = "",
+    output: str = "bench",
+) -> None:
+    """Measure speed, memory and size of every model of bundles, side by side.
+
+    Args:
+        bundles: bundles, the student's and the teacher's for instance.
+        threads: numbers of threads, with commas between them.
+        rounds: single images timed.
+        formats: which models, with commas between them; by default all that run here.
+        output: where the table and the drawing go, without .csv and .png.
+    """
+    from dermdistill.bundle.bench import bench_table
+
+    counts = _words(threads)
+    if rounds < 1 or not counts or not all(one.isdecimal() and int(one) for one in counts):
+        raise ConfigError(f"threads is {threads!r}, rounds {rounds}; give whole numbers above 0")
+    paths, numbers = [Path(one) for one in bundles], [int(one) for one in counts]
+    print(bench_table(paths, numbers, rounds, _words(formats), output))
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def report(runs: list[str], output: str = REPORT) -> None:
@@ -233,22 +345,29 @@ def report(runs: list[str], output: str = REPORT) -> None:
     print(f"report: {write_report([Path(run) for run in runs], Path(output))}")
 
 
-def methods(name: str | None = None) -> None:
+def methods(name: str | None = None, write: str | None = None) -> None:
     """List the methods, or explain one with its equation and defaults.
 
     Args:
         name: the method to explain.
+        write: a Markdown file to write the whole table to (docs/methods.md is one).
     """
     from dermdistill.methods import METHODS, build_method
+    from dermdistill.methods.listing import SURE, markdown, who_teaches
 
+    if write:
+        write_text(write, markdown())
+        return
     if name is None:
         for key, method in METHODS.items():
-            count = method.views.count
-            print(f"{key:<12} {count} view{'s' if count > 1 else ' '}  "
-                  f"teacher {method.teacher:<7} {method.__doc__.splitlines()[0]}")  # fmt: skip
+            count, about = method.views.count, method.__doc__.splitlines()[0]
+            print(f"{key:<16} {count} view{'s' if count > 1 else ' '}  "
+                  f"teacher {who_teaches(method):<18} {about}")  # fmt: skip
         return
     method = build_method(name)
-    print(f"{name}: {method.__doc__.strip()}\n\nSource: {method.source}\n\nHyper-parameters:")
+    print(f"{name}: {method.__doc__.strip()}\n\nTeacher: {who_teaches(METHODS[name])}\n\n"
+          f"Source: {method.source}\nHow sure: {SURE[method.sure]}\n\n"
+          "Hyper-parameters:")  # fmt: skip
     for field in fields(method):
         print(f"  {field.name:<20} {field.default}")
 

@@ -211,6 +211,26 @@ class StudentConfig:
 
 
 @dataclass(frozen=True)
+class EvaluationConfig:
+    """What is asked of predictions; training does not depend on it.
+
+    Args:
+        malignant: names of the classes that count as malignant in the task malignant against
+            benign; names that the data do not have are ignored.
+        operating_class: the class whose operating points are given, if the data have it.
+        operating_levels: sensitivities at which its specificity is given, and the reverse.
+        draws: bootstrap draws that an interval is made of.
+        level: the share of intervals that should hold the truth.
+    """
+
+    malignant: list[str] = field(default_factory=lambda: ["MEL", "BCC", "AK", "SCC", "AKIEC"])
+    operating_class: str = "MEL"
+    operating_levels: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    draws: int = 2000
+    level: float = 0.95
+
+
+@dataclass(frozen=True)
 class Config:
     """One distillation, from images to a tested student.
 
@@ -219,24 +239,29 @@ class Config:
         seed: of everything that is drawn at random, but the split.
         precision: "bf16" (mixed) or "fp32".
         device: "auto", "cpu", "cuda" or "mps".
+        cache_teacher: keep the frozen teachers' answers in OUTPUT/teacher-cache. Another student or
+            method under the same seed, views and batch size then asks nobody; results are the same.
         data: which images, and who is held out.
         views: how training images are varied.
         teacher: who teaches, where a method has one frozen teacher.
         teachers: who teaches, where a method has several (`dermdistill methods` tells which do).
         pretext: the stage between.
         student: who learns.
+        evaluation: what is asked of predictions.
     """
 
     output: str = "runs"
     seed: int = 2021
     precision: Literal["bf16", "fp32"] = "fp32"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    cache_teacher: bool = False
     data: DataConfig = field(default_factory=DataConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     teachers: list[TeacherConfig] = field(default_factory=list)
     pretext: PretextConfig = field(default_factory=PretextConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use, before anything is read."""
@@ -268,6 +293,12 @@ class Config:
             _check_fit(check, f"{stage}.fit", getattr(self, stage).fit)
         for index, teacher in enumerate(self.teachers):
             _check_fit(check, f"teachers[{index}].fit", teacher.fit)
+        asked = self.evaluation
+        check(all(0 < level <= 1 for level in asked.operating_levels),
+              "evaluation.operating_levels", asked.operating_levels,
+              "shares in (0, 1]")  # fmt: skip
+        check(asked.draws >= 100, "evaluation.draws", asked.draws, "at least 100")
+        check(0 < asked.level < 1, "evaluation.level", asked.level, "in (0, 1)")
 
 
 def _check_fit(check: "_Check", where: str, fit: FitConfig) -> None:

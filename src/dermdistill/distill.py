@@ -7,7 +7,6 @@ is found again by whoever asks for the same, and never by anyone who asks for so
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +16,13 @@ import yaml
 from lightning_fabric import Fabric
 from torch import nn
 
-from dermdistill.config import (
-    Config,
-    FitConfig,
-    NetworkConfig,
-    TeacherConfig,
-    load_config,
-    to_dict,
-)
+from dermdistill.config import Config, FitConfig, NetworkConfig, TeacherConfig, to_dict
 from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.errors import ConfigError, RunError
+from dermdistill.evaluate.opened import open_run
 from dermdistill.evaluate.score import score
 from dermdistill.methods import Method, build_method
-from dermdistill.models import (
-    Backbone,
-    build_backbone,
-    freeze,
-    load_best,
-    load_network,
-    require_network,
-)
+from dermdistill.models import build_backbone, freeze, load_best, load_network, require_network
 from dermdistill.run import (
     BEST,
     CONFIG,
@@ -55,9 +41,12 @@ from dermdistill.runtime import seed_step, start_fabric
 from dermdistill.train import Learner, Trainer
 from dermdistill.train.checkpoint import delete_checkpoints
 from dermdistill.train.schedule import class_weights
-from dermdistill.types import Batch, Taps, Widths
+from dermdistill.train.teacher_cache import TeacherCache
+from dermdistill.train.teachers import FrozenTeachers
+from dermdistill.types import Widths
 
 SHOWN_DIGITS = 10  # of a digest in a directory's name
+TEACHER_CACHE = "teacher-cache"  # beside the run directories; safe to delete
 
 
 @dataclass(frozen=True)
@@ -143,16 +132,10 @@ def evaluate(run: Path, progress: bool = True) -> dict[str, Any]:
     Raises:
         RunError: it is no finished run of a network, or its data are others now.
     """
-    metrics, origin = read_json(run / METRICS), read_json(run / PROVENANCE)
-    config = load_config(run / CONFIG)
-    data = open_dataset(config.data, Path(config.output), progress)
-    if data.identity != origin["key"]["data"]:
-        raise RunError(
-            f"{run} was trained on other images or another split: its digests are "
-            f"{origin['key']['data']}, today's are {data.identity}. Restore the data it names, or "
-            "train anew"
-        )
-    metrics |= score(load_network(run), data, run, start_fabric(config.precision, config.device))
+    opened = open_run(run, progress)
+    metrics = read_json(run / METRICS) | score(
+        opened.network, opened.data, run, opened.fabric, opened.config.evaluation
+    )
     write_json(run / METRICS, metrics)
     return metrics
 
@@ -248,7 +231,8 @@ class _Bench:
         if stage.kind == "pretext":
             metrics = {"validation": {"loss": state.best_figure}}
         else:
-            metrics = score(load_network(folder), self.data, folder, self.fabric)
+            metrics = score(load_network(folder), self.data, folder, self.fabric,
+                            self.config.evaluation)  # fmt: skip
         write_json(folder / METRICS, metrics | {
             "selected_epoch": state.best_epoch, "epochs": state.epoch, "steps": state.step,
             "wall_s": state.wall_s,
@@ -293,34 +277,26 @@ def _trainer(
     """Everything a stage trains with, built from its seed."""
     seed_step(config.seed, "init", stage.kind)
     method, px, classes = stage.method, data.store.px, len(data.classes)
-    teachers = [
-        _frozen_teacher(run, data, fabric)
-        for place, run in stage.upstream.items() if place.startswith("teacher")
-    ]  # fmt: skip
-    widths = [teacher.widths(px, method.stages) for teacher in teachers]
-    network = None if stage.kind == "pretext" else build_backbone(stage.network, classes)
+    runs = [run for place, run in stage.upstream.items() if place.startswith("teacher")]
+    teachers = FrozenTeachers(runs, data.classes, method.stages, fabric)
+    widths = teachers.widths(px)
+    network = None
+    if stage.kind != "pretext":
+        network = method.enrol(build_backbone(stage.network, classes), *teachers.networks)
     peers = [build_backbone(stage.network, classes) for _ in range(method.peers)]
     counts = torch.from_numpy(np.bincount(data.train.labels, minlength=classes))
     learner = Learner(
         method, network, peers, widths, px, torch.from_numpy(data.train.labels),
         class_weights(counts, stage.fit.class_weight_power), _frozen_pretext(stage, widths, fabric),
     )  # fmt: skip
-    return Trainer(
-        learner=learner, teach=partial(_taught, teachers, method.stages, fabric), data=data,
-        config=stage.fit, views=config.views, seed=config.seed, fabric=fabric, folder=folder,
-        stage=stage.kind, shown=progress,
+    trainer = Trainer(
+        learner=learner, teach=teachers, data=data, config=stage.fit, views=config.views,
+        seed=config.seed, fabric=fabric, folder=folder, stage=stage.kind, shown=progress,
     )  # fmt: skip
-
-
-def _frozen_teacher(run: Path, data: Dataset, fabric: Fabric) -> Backbone:
-    """The teacher of a run, as a constant on the device."""
-    taught = tuple(read_json(run / PROVENANCE)["classes"])
-    if taught != data.classes:
-        raise ConfigError(
-            f"the teacher in {run} knows the classes {', '.join(taught)}; the data have "
-            f"{', '.join(data.classes)}. Train a teacher on these data (leave teacher.run empty)"
-        )
-    return freeze(load_network(run)).to(fabric.device, memory_format=torch.channels_last)
+    if config.cache_teacher and runs:
+        answers = folder.parent / TEACHER_CACHE / teachers.key(config.precision)[:SHOWN_DIGITS]
+        trainer.teach = TeacherCache(teachers, answers, trainer.schedule.total)
+    return trainer
 
 
 def _frozen_pretext(stage: Stage, teachers: list[Widths], fabric: Fabric) -> nn.ModuleDict | None:
@@ -330,13 +306,3 @@ def _frozen_pretext(stage: Stage, teachers: list[Widths], fabric: Fabric) -> nn.
     heads = nn.ModuleDict(stage.method.pretext().adapters(None, *teachers))
     load_best(heads, stage.upstream["pretext"])
     return freeze(heads).to(fabric.device)
-
-
-@torch.no_grad()
-def _taught(
-    teachers: list[Backbone], stages: bool, fabric: Fabric, batch: Batch
-) -> tuple[Taps, ...]:
-    """The frozen teachers' taps on a batch's views."""
-    images = batch.for_teacher().contiguous(memory_format=torch.channels_last)
-    with fabric.autocast():
-        return tuple(teacher(images, stages) for teacher in teachers)

@@ -1,6 +1,7 @@
 """Errors that name the thing, its value, what is allowed, and the next step."""
 
 import difflib
+import os
 from collections.abc import Iterable
 
 SHOWN = 16  # allowed names that a message lists; timm alone has over a thousand
@@ -24,6 +25,21 @@ class RunError(DermdistillError):
 
 class TerminatedError(DermdistillError):
     """The process was told to end (SIGTERM); the same command continues its work."""
+
+
+class ToolchainError(DermdistillError):
+    """A package that a format needs is not installed."""
+
+
+class BundleError(DermdistillError):
+    """A bundle is refused; `reason` says why without naming the file."""
+
+    def __init__(self, path: str | os.PathLike, reason: str):
+        super().__init__(
+            f"the bundle {os.fspath(path)} is refused: {reason}. Get it again from where it came "
+            "from, or export it again"
+        )
+        self.reason = reason
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> ConfigError:

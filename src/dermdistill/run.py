@@ -1,6 +1,7 @@
 """The run directory: files that are whole or absent, digests, and where a result came from."""
 
 import contextlib
+import csv
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -140,6 +141,18 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write readable JSON; keys keep their order."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """Write a table; None and NaN become empty cells, floats keep every digit they have."""
+    with (
+        atomic_write(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        # A NaN is the one value that differs from itself.
+        writer.writerows([None if cell != cell else cell for cell in row] for row in rows)
 
 
 def read_json(path: str | os.PathLike) -> Any:

@@ -52,6 +52,12 @@ class Batch(NamedTuple):
         """What whoever teaches sees, in the same order."""
         return self.images[:, 1] if self.apart else self.images.flatten(0, 1)
 
+    def last_of_each(self) -> Int64[Tensor, " distinct"]:
+        """Where every distinct image stands last: a sampler may draw one twice into a batch."""
+        distinct, place = self.rows.unique(return_inverse=True)
+        here = torch.arange(len(place), device=place.device)
+        return torch.zeros_like(distinct).scatter_reduce_(0, place, here, "amax")
+
 
 class Taps(NamedTuple):
     """What a network exposes of one forward pass.

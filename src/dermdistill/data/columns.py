@@ -31,7 +31,7 @@ def read_csv(path: Path, key: str, required: Sequence[str]) -> pd.DataFrame:
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
             frame = pd.read_csv(
                 path,
-                dtype={key: str, "lesion_id": str},
+                dtype={key: str, "lesion_id": str, "patient_id": str},
                 index_col=False,
                 low_memory=False,
                 encoding="utf-8-sig",

@@ -41,12 +41,22 @@ class Part:
         """Copy the chosen images (positions in this part) out of the store."""
         return torch.from_numpy(self.store.images[self.rows[chosen]])
 
+    def some(self, images: int, seed: int) -> "Part":
+        """At most so many of its images, drawn at random, in their own order; 0 is all."""
+        if not 0 < images < len(self):
+            return self
+        rng = np.random.default_rng(seed)
+        kept = np.sort(rng.choice(len(self), images, replace=False))
+        ids = [self.ids[row] for row in kept]
+        return Part(self.store, ids, self.rows[kept], self.labels[kept])
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A table, its store and its split, joined by image id."""
 
     classes: tuple[str, ...]
+    table: Table
     store: Store
     split: Split
     train: Part
@@ -116,4 +126,4 @@ def _joined(table: Table, store: Store, split: Split, validation_fold: int) -> D
             "not be learnt; `dermdistill data audit` shows every part",
             stacklevel=2,
         )
-    return Dataset(table.classes, store, split, train, part("validation"), part("test"))
+    return Dataset(table.classes, table, store, split, train, part("validation"), part("test"))

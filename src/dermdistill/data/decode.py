@@ -58,19 +58,23 @@ def check_size(px: int, crop: str) -> None:
         raise ConfigError(f"px is {px}; allowed are 1 to {MAX_PX}; 224 is the usual choice")
 
 
-def decode(source: str | os.PathLike | bytes | BinaryIO, px: int, crop: str) -> np.ndarray:
+def decode(
+    source: str | os.PathLike | bytes | BinaryIO, px: int, crop: str, reduced: bool = True
+) -> np.ndarray:
     """Decode one image to a square of RGB pixels, 0 to 255.
 
-    A JPEG is decoded at the smallest of its scales 1, 1/2, 1/4 and 1/8 that is no smaller than
-    the result, which saves most of the time. EXIF (or XMP) orientation is applied. Transparent
-    pixels lie on white. 16-bit grey is divided by 257. Of several frames the first counts. Colour
-    profiles are ignored, as in the training data of the field.
+    If `reduced`, a JPEG is decoded at the smallest of its scales 1, 1/2, 1/4 and 1/8 that is no
+    smaller than the result, which saves most of the time; no browser can repeat that. EXIF (or XMP)
+    orientation is applied. Transparent pixels lie on white. 16-bit grey is divided by 257. Of
+    several frames the first counts. Colour profiles are ignored, as in the training data of the
+    field.
 
     Args:
         source: a path, a file's bytes, or an open binary file.
         px: side of the result in pixels, 1 to 4096.
         crop: "centre" keeps the largest centred square, "squash" stretches the whole image to a
             square, "pad" keeps the whole image and its proportions between black borders.
+        reduced: decode large JPEGs at a smaller scale, for training; a bundle does not.
 
     Returns:
         uint8 array of shape [px, px, 3].
@@ -86,7 +90,8 @@ def decode(source: str | os.PathLike | bytes | BinaryIO, px: int, crop: str) -> 
         with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_IMAGE_PIXELS:
                 raise Image.DecompressionBombError
-            image.draft("RGB", _wanted(image.size, px, crop))
+            if reduced:
+                image.draft("RGB", _wanted(image.size, px, crop))
             image.load()
             return np.asarray(_square(_rgb(_upright(image)), px, crop))
     except Exception as error:  # readers of hostile files raise anything, struct.error included

@@ -193,7 +193,8 @@ def _joined(
             f"{path} has no column lesion_id: each image counts as a lesion of its own",
             stacklevel=5,
         )
-    names = {"age": "age", "lesion": "lesion_id", "sex": "sex", "site": "anatom_site_general"}
+    names = {"age": "age", "lesion": "lesion_id", "patient": "patient_id", "sex": "sex",
+             "site": "anatom_site_general"}  # fmt: skip
     return frame.assign(**{new: known(metadata, old) for new, old in names.items()})
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from dermdistill.errors import DataError
 
 REQUIRED = ("id", "path", "label")
-COLUMNS = ("id", "path", "label", "lesion", "age", "sex", "site")
+COLUMNS = ("id", "path", "label", "lesion", "patient", "age", "sex", "site")
 # One storage on every machine; its missing value is <NA>, whatever else is installed.
 TEXT = pd.StringDtype("python")
 FIELD, RECORD = "\x1f", "\x1e"  # ASCII's own separators: no name of an image or lesion holds them
@@ -38,8 +38,9 @@ class Table:
 
     Args:
         frame: columns `id` (unique), `path` (absolute) and `label` (a class, or missing where it
-            is unknown); optional `lesion`, `age` in years, `sex`, `site`. Afterwards it has
-            exactly COLUMNS; an image without a known lesion is a lesion of its own, under its id.
+            is unknown); optional `lesion`, `patient`, `age` in years, `sex`, `site`. Afterwards
+            it has exactly COLUMNS; an image without a known lesion is a lesion of its own, under
+            its id.
         classes: the names of the classes; their order is that of every model's outputs.
 
     Raises:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from dermdistill.errors import DataError
-from dermdistill.run import atomic_write
+from dermdistill.run import write_csv
 
 UNKNOWN = -1  # the label of an image whose truth is not known
 ID_COLUMN = "image"
@@ -56,6 +56,11 @@ class Predictions:
     def predicted(self) -> Int64[np.ndarray, " images"]:
         """Index of the most probable class, [images]; the first of equal ones."""
         return self.probabilities.argmax(axis=1)
+
+    def subset(self, rows: Int64[np.ndarray, " chosen"]) -> "Predictions":
+        """Some of the images, in the order of `rows`."""
+        ids = [self.ids[row] for row in rows]
+        return Predictions(ids, self.classes, self.probabilities[rows], self.labels[rows])
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the probabilities in ISIC's submission form, with every digit a float64 has."""
@@ -150,13 +155,8 @@ def _first_repeated(names: Iterable[str]) -> str | None:
 def _write_rows(
     path: str | os.PathLike, columns: Iterable[str], ids: list[str], rows: list[list[float]]
 ) -> None:
-    with (
-        atomic_write(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([ID_COLUMN, *columns])
-        writer.writerows([name, *row] for name, row in zip(ids, rows, strict=True))
+    named = ([name, *row] for name, row in zip(ids, rows, strict=True))
+    write_csv(path, [ID_COLUMN, *columns], named)
 
 
 def _read_rows(path: str | os.PathLike) -> tuple[tuple[str, ...], list[str], np.ndarray]:

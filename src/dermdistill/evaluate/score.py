@@ -7,7 +7,9 @@ import torch
 from lightning_fabric import Fabric
 from torch.utils.flop_counter import FlopCounterMode
 
+from dermdistill.config import EvaluationConfig
 from dermdistill.data.dataset import Dataset
+from dermdistill.evaluate.groups import save_groups
 from dermdistill.evaluate.metrics import classification_metrics
 from dermdistill.evaluate.predict import as_predictions, predict_logits
 from dermdistill.models import Backbone
@@ -17,16 +19,24 @@ FLOPS_PER_MULTIPLY_ADD = 2
 MEGABYTE = 1_000_000
 
 
-def score(network: Backbone, data: Dataset, folder: Path, fabric: Fabric) -> dict[str, Any]:
+def score(
+    network: Backbone,
+    data: Dataset,
+    folder: Path,
+    fabric: Fabric,
+    settings: EvaluationConfig | None = None,
+) -> dict[str, Any]:
     """Metrics on validation and test, and what the network costs; writes predictions as CSV.
 
-    Files: `predictions-PART.csv` in ISIC's submission form and `truth-PART.csv` beside it.
+    Files: `predictions-PART.csv` in ISIC's submission form, `truth-PART.csv` beside it, and
+    `groups-PART.csv` with each image's lesion, patient, age, sex and site.
 
     Args:
         network: the network to judge.
         data: the parts.
         folder: the run directory.
         fabric: device and number format to predict with.
+        settings: what is asked of the predictions.
 
     Returns:
         One dict of metrics a part, and "cost".
@@ -38,7 +48,9 @@ def score(network: Backbone, data: Dataset, folder: Path, fabric: Fabric) -> dic
         predictions = as_predictions(predict_logits(network, part, fabric), part, data.classes)
         predictions.save(folder / f"predictions-{name}.csv")
         predictions.save_truth(folder / f"truth-{name}.csv")
-        metrics[name] = classification_metrics(predictions)
+        facts = data.table.frame.iloc[data.table.rows(part.ids)]
+        save_groups(folder / f"groups-{name}.csv", part.ids, facts)
+        metrics[name] = classification_metrics(predictions, settings)
     return metrics | {"cost": cost(network, data.store.px)}
 
 

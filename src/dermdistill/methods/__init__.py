@@ -6,16 +6,24 @@ from dermdistill.errors import unknown_name
 from dermdistill.methods.base import Lesson, Method, configure
 from dermdistill.methods.crckd import CRCKD
 from dermdistill.methods.d_kd import DKD
+from dermdistill.methods.dsp_kd import DSPKD
 from dermdistill.methods.fitnet import FitNet
 from dermdistill.methods.kd import KD
+from dermdistill.methods.learning_styles import LearningStyles
+from dermdistill.methods.mtms import MTMS
+from dermdistill.methods.multi_kd import MultiKD
+from dermdistill.methods.mutual import Mutual
 from dermdistill.methods.nord import NoRD
+from dermdistill.methods.review_kd import ReviewKD
 from dermdistill.methods.rkd import RKD
+from dermdistill.methods.simkd import SimKD
 from dermdistill.methods.ssd_kd import SSDKD
 from dermdistill.methods.sskd import SSKD
 from dermdistill.methods.stalk import StAlK
 from dermdistill.methods.supervised import Supervised
 from dermdistill.methods.tss_kd import TSSKD
 from dermdistill.methods.udcd import UDCD
+from dermdistill.methods.vadakd import VAdaKD
 
 METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,
@@ -30,6 +38,14 @@ METHODS: dict[str, type[Method]] = {
     "stalk": StAlK,
     "nord": NoRD,
     "tss_kd": TSSKD,
+    "mtms": MTMS,
+    "multi_kd": MultiKD,
+    "dsp_kd": DSPKD,
+    "vadakd": VAdaKD,
+    "mutual": Mutual,
+    "learning_styles": LearningStyles,
+    "simkd": SimKD,
+    "review_kd": ReviewKD,
 }
 
 

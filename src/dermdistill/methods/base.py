@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from dermdistill.errors import ConfigError, unknown_name
+from dermdistill.models import Backbone
 from dermdistill.types import Batch, Taps, Terms, Views, Widths
 
 ALLOWED = {
@@ -82,6 +83,8 @@ class Method(ABC):
         views: views of every image in a training batch.
         stages: whether taps shall hold the networks' stages.
         source: paper and equation.
+        sure: how the definition is known: read in the "code" of its authors, from the equations of
+            the "paper", or our own "reading" of a paper of which only the idea could be read.
     """
 
     teacher: ClassVar[Literal["frozen", "several", "average", "self", "none"]] = "frozen"
@@ -89,11 +92,21 @@ class Method(ABC):
     views: ClassVar[Views] = Views()
     stages: ClassVar[bool] = False
     source: ClassVar[str]
+    sure: ClassVar[Literal["code", "paper", "reading"]] = "code"
 
     def __post_init__(self) -> None:
         """Refuse hyper-parameters outside the range that their names promise."""
         for option in fields(self):
             _checked(option.name, getattr(self, option.name))
+
+    def enrol(self, student: Backbone, *teachers: Backbone) -> Backbone:
+        """The network that is trained, judged and kept: the student as it is, by default.
+
+        Args:
+            student: the network of the config, before its first step.
+            teachers: the frozen teachers.
+        """
+        return student
 
     def adapters(self, student: Widths | None, *teachers: Widths) -> dict[str, nn.Module]:
         """Modules trained beside the student and dropped after; none by default.

@@ -76,8 +76,8 @@ class EmbeddingBank(nn.Module):
             *(class_centres(getattr(self, w), self.labels, self.count) for w in Pair._fields)
         )
 
-    def update(self, rows: Int64[Tensor, " batch"], embeddings: Pair, keep_ratio: float) -> None:
-        """Move the rows of a batch towards its embeddings."""
+    def update(self, rows: Int64[Tensor, " some"], embeddings: Pair, keep_ratio: float) -> None:
+        """Move distinct rows towards new embeddings of their images."""
         for who, new in embeddings._asdict().items():
             bank = getattr(self, who)
             mixed = keep_ratio * bank[rows] + (1 - keep_ratio) * new.to(bank.dtype)
@@ -146,8 +146,10 @@ class RelationBankMethod(Method):
     def remember(self, lesson: Lesson) -> None:
         """The batch's embeddings enter the bank."""
         if self.heads:
-            bank = lesson.memory["bank"]
-            bank.update(lesson.batch.rows, embeddings(lesson), self.bank_keep_ratio)
+            last, new = lesson.batch.last_of_each(), embeddings(lesson)
+            lesson.memory["bank"].update(
+                lesson.batch.rows[last], Pair(*(x[last] for x in new)), self.bank_keep_ratio
+            )
 
 
 def ramp(done_ratio: float, length_ratio: float) -> float:
@@ -176,10 +178,10 @@ def relations(lesson: Lesson, temperature: float) -> Pair:
 
     The teacher's have no gradient.
     """
+    of_batch, of_classes = embeddings(lesson), lesson.memory["bank"].centres()
     with no_autocast(lesson.student.embedding):
         student, teacher = (
-            e @ c.to(e.dtype).mT / temperature
-            for e, c in zip(embeddings(lesson), lesson.memory["bank"].centres(), strict=True)
+            e @ c.to(e.dtype).mT / temperature for e, c in zip(of_batch, of_classes, strict=True)
         )
     return Pair(student, teacher.detach())
 

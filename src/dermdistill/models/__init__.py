@@ -3,6 +3,7 @@
 from dermdistill.models.adapters import ProjectionHead, connector
 from dermdistill.models.backbone import (
     Backbone,
+    bridged,
     build_backbone,
     freeze,
     load_best,
@@ -13,6 +14,7 @@ from dermdistill.models.backbone import (
 __all__ = [
     "Backbone",
     "ProjectionHead",
+    "bridged",
     "build_backbone",
     "connector",
     "freeze",

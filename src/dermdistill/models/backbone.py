@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dermdistill.config import NetworkConfig
 from dermdistill.errors import ConfigError, RunError, unknown_name
+from dermdistill.models.bridge import Bridge
 from dermdistill.models.depthwise import speed_up_depthwise
 from dermdistill.models.weights import load_weights, read_state
 from dermdistill.run import BEST, PROVENANCE, read_json
@@ -33,25 +34,40 @@ class Backbone(nn.Module):
     def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
         self.network = speed_up_depthwise(network)
+        self.bridge: Bridge | None = None
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Float[Tensor, "samples 3 rows cols"], stages: bool = False) -> Taps:
         """Map, embedding and logits of a stack of images in [0, 1], and the stages if asked."""
-        images, maps = (images - self.mean) / self.std, ()
-        if stages:
-            features, maps = self.network.forward_intermediates(images)
-        else:
-            features = self.network.forward_features(images)
-        embedding = self.network.forward_head(features, pre_logits=True)
-        return Taps(
-            map=self._as_map(features),
-            embedding=embedding,
-            logits=self.network.get_classifier()(embedding),
-            stages=tuple(maps[-STAGES:]),
-        )
+        if not stages:
+            return self.answer(self.features(images))
+        features, maps = self.network.forward_intermediates((images - self.mean) / self.std)
+        return self.answer(features)._replace(stages=tuple(maps[-STAGES:]))
 
-    def _as_map(self, features: Tensor) -> Float[Tensor, "samples channels rows cols"]:
+    def answer(self, features: Tensor) -> Taps:
+        """The taps that follow from the last features, through the bridge where there is one."""
+        last = self.as_map(features)
+        if self.bridge is not None:
+            return Taps(*self.bridge(last))
+        embedding = self.network.forward_head(features, pre_logits=True)
+        return Taps(last, embedding, self.classifier(embedding))
+
+    @property
+    def classifier(self) -> nn.Module:
+        """What turns the embedding into logits."""
+        return self.network.get_classifier() if self.bridge is None else self.bridge.classifier
+
+    def cross(self, bridge: Bridge) -> None:
+        """Answer through a bridge from now on; the network's own classifier is taken off."""
+        self.network.reset_classifier(0)
+        self.bridge = bridge
+
+    def features(self, images: Float[Tensor, "samples 3 rows cols"]) -> Tensor:
+        """The last features in the network's own layout; `as_map` gives them one layout."""
+        return self.network.forward_features((images - self.mean) / self.std)
+
+    def as_map(self, features: Tensor) -> Float[Tensor, "samples channels rows cols"]:
         """Tokens (transformers) and channels-last maps (Swin) as a channels-first map."""
         if features.ndim == 3:
             patches = features[:, getattr(self.network, "num_prefix_tokens", 0) :]
@@ -149,9 +165,36 @@ def load_best(module: nn.Module, run: Path) -> None:
         RunError: they are missing, changed since they were written, or of another module.
     """
     try:
-        module.load_state_dict(read_state(run / BEST))
+        state = read_state(run / BEST)
+        bridge = Bridge.like(state, "bridge.") if isinstance(module, Backbone) else None
+        if bridge is not None:
+            module.cross(bridge)
+        module.load_state_dict(state)
     except (ConfigError, RuntimeError) as error:
         raise RunError(f"{run / BEST} cannot be used: {error}. Train the run again") from error
+
+
+@torch.no_grad()
+def bridged(student: Backbone, teacher: Backbone) -> Backbone:
+    """The student, from now on answering through the teacher's classifier.
+
+    Raises:
+        ConfigError: the teacher's classifier does not read its last map's mean.
+    """
+    try:
+        taps = teacher(torch.rand(1, 3, 64, 64).to(teacher.mean))
+        mean = taps.map.mean((2, 3))
+        plain = mean.shape == taps.embedding.shape and torch.allclose(mean, taps.embedding, 1e-3)
+    except (AssertionError, RuntimeError):  # a transformer of another size
+        plain = False
+    if not plain:
+        raise ConfigError(
+            f"{type(teacher.network).__name__} cannot lend its classifier, as that does not read "
+            "the mean of a map; take a teacher with plain pooling (resnets, EfficientNets)"
+        )
+    classifier = teacher.network.get_classifier()
+    student.cross(Bridge.between(student.network.num_features, classifier))
+    return student
 
 
 def freeze(network: nn.Module) -> nn.Module:

@@ -1,10 +1,10 @@
 """Depthwise convolutions whose bf16 backward pass is fast on the CPU.
 
-oneDNN's bf16 kernels for the gradients of a depthwise convolution are slower than its fp32 ones,
-by 7x for the input's gradient at stride 2 and 4x for the weight's at 5x5 (AMX, torch 2.14; see
-docs/log.md). The same gradients through kernels that are fast: the input's as a forward
-convolution with the flipped kernel, the weight's in fp32. On other devices and in fp32 nothing
-changes.
+oneDNN's bf16 gradients of a depthwise convolution can be slower than its fp32 ones: 4x to 70x for
+the input's at stride 2, 3x to 4x for the weight's at 5x5 (torch 2.14; see docs/log.md). The same
+gradients through kernels that are fast: the input's as a forward convolution with the flipped
+kernel, the weight's in fp32 unless the kernel is 3x3, whose bf16 gradient is fast and needs no
+copies. On other devices and in fp32 nothing changes.
 """
 
 import torch
@@ -13,6 +13,8 @@ from timm.layers import Conv2dSame
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+BF16_KERNEL = 3  # the side of the only kernel whose weight has a fast gradient in bf16
 
 
 class _DepthwiseBf16(torch.autograd.Function):
@@ -33,8 +35,9 @@ class _DepthwiseBf16(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = _input_gradient(grad, weight, x.shape, ctx.stride, ctx.padding)
         if ctx.needs_input_grad[1]:
+            dtype = weight.dtype if weight.shape[-1] == BF16_KERNEL else torch.float32
             _, grad_weight, _ = torch.ops.aten.convolution_backward(
-                grad.float(), x.float(), weight.float(), None, [ctx.stride] * 2,
+                grad.to(dtype), x.to(dtype), weight.to(dtype), None, [ctx.stride] * 2,
                 [ctx.padding] * 2, [1, 1], False, [0, 0], x.shape[1], [False, True, False],
             )  # fmt: skip
             grad_weight = grad_weight.to(weight.dtype)

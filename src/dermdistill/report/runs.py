@@ -26,7 +26,8 @@ class RunRecord:
         config: config.yaml as text, or None.
         history: the lines of history.jsonl that belong to the run's own training.
         pretext_history: those of the pretext stage, its own or of the run it names.
-        parity: onnx/parity.json, or None where nothing was exported.
+        parity: parity.json: format -> its distance from torch, or None where it is unverified;
+            empty where nothing was exported.
         teacher: the teacher's run directory, resolved, or None.
         notes: sentences for the reader about what is missing.
     """
@@ -37,7 +38,7 @@ class RunRecord:
     config: str | None
     history: list[dict[str, Any]]
     pretext_history: list[dict[str, Any]]
-    parity: dict[str, Any] | None
+    parity: dict[str, dict[str, Any] | None]
     teacher: Path | None
     notes: list[str] = field(default_factory=list)
 
@@ -111,7 +112,7 @@ def read_run(folder: str | os.PathLike) -> RunRecord:
         config=config.read_text(encoding="utf-8") if config.is_file() else None,
         history=[row for row in history if row.get("stage") != PRETEXT_STAGE],
         pretext_history=pretext,
-        parity=read_json(parity) if (parity := folder / "onnx/parity.json").is_file() else None,
+        parity=read_json(parity) if (parity := folder / "parity.json").is_file() else {},
         teacher=(folder / teacher).resolve() if teacher else None,
         notes=notes,
     )

@@ -141,8 +141,7 @@ def facts(record: RunRecord) -> list[tuple[str, str, str | None]]:
         ("Machine", made.get("machine"), None),
         ("Versions", ", ".join(f"{name} {number}" for name, number in versions.items()), None),
     ]
-    if parity:
-        rows.append(("ONNX export", _parity(parity), None))
+    rows += [(f"Export, {name}", _parity(each), None) for name, each in parity.items()]
     return [(label, str(value), whole) for label, value, whole in rows if value not in (None, "")]
 
 
@@ -150,10 +149,12 @@ def _short(digest: str | None) -> str | None:
     return digest and digest[:SHOWN_DIGEST]
 
 
-def _parity(parity: dict[str, Any]) -> str:
+def _parity(parity: dict[str, Any] | None) -> str:
+    if parity is None:
+        return "unverified: it runs on its own devices only"
     return (
-        f"compared with the trained network on {count(parity['images'])} images: largest logit "
-        f"difference {parity['largest_logit_difference']:.1e}, same class in "
+        f"compared with the trained network on {count(parity['images'])} {parity['source']}: "
+        f"probabilities differ by at most {parity['probability']:.1e}, same class in "
         f"{percent(parity['top1_agreement'])} %"
     )
 

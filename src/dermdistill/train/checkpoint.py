@@ -26,7 +26,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     Raises:
         RunError: the disk is full or the folder cannot be written.
     """
-    with _unwritten(folder / CHECKPOINT), atomic_write(folder / CHECKPOINT, PREVIOUS) as temporary:
+    with unwritten(folder / CHECKPOINT), atomic_write(folder / CHECKPOINT, PREVIOUS) as temporary:
         torch.save(state, temporary)
 
 
@@ -80,13 +80,13 @@ def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
         RunError: the disk is full or the folder cannot be written.
     """
     tensors = {name: value.cpu().contiguous() for name, value in weights.items()}
-    with _unwritten(path), atomic_write(path) as temporary:
+    with unwritten(path), atomic_write(path) as temporary:
         save_file(tensors, temporary, {DIGEST: digest_tensors(tensors)})
 
 
 @contextlib.contextmanager
-def _unwritten(path: Path) -> Iterator[None]:
-    """Both writers have errors of their own for a full disk, which are no OSError."""
+def unwritten(path: Path) -> Iterator[None]:
+    """Tell a full disk as a RunError: torch and safetensors have errors of their own for it."""
     try:
         yield
     except (RuntimeError, SafetensorError) as error:

@@ -15,16 +15,17 @@ from torch import Tensor, nn
 from dermdistill.config import FitConfig, ViewsConfig
 from dermdistill.data.dataset import Dataset, Part
 from dermdistill.data.views import Augmentation, make_views
+from dermdistill.display import Display
 from dermdistill.errors import TerminatedError
 from dermdistill.models.norm import globalise
 from dermdistill.run import BEST, LAST
 from dermdistill.runtime import derived_seed, seed_step
 from dermdistill.stop import Stop, sigterm
 from dermdistill.train.checkpoint import save_checkpoint, save_weights
+from dermdistill.train.history import History, NoHistory
 from dermdistill.train.learner import Learner
 from dermdistill.train.order import epoch_order
 from dermdistill.train.parallel import any_process, check_shares, own_share
-from dermdistill.train.progress import Display, History, NoHistory
 from dermdistill.train.schedule import Schedule, build_optimiser
 from dermdistill.train.state import Progress, Stateful, restore, state_of
 from dermdistill.train.validation import validation_figures
@@ -187,7 +188,8 @@ class Trainer:
         norm = self._clip()
         self.optimiser.step()
         self.schedule.step()
-        self.learner.after_step(progress.step + 1)
+        with self.fabric.autocast():  # the lesson's taps are in the type of the forward pass
+            self.learner.after_step(progress.step + 1)
         if self.ema is not None:
             self.ema.update(self.learner.student)
         self.numbers.note(progress.step + 1, [part.ids[i] for i in chosen], terms, norm)

@@ -1,0 +1,71 @@
+"""The model card: what a bundle's model is, how good it was found, and what it is not for."""
+
+from typing import Any
+
+from dermdistill.bundle.manifest import Model
+from dermdistill.export.subject import Subject
+from dermdistill.run import METRICS, RESEARCH_NOTICE, read_json
+
+LIMITS = """\
+## Limits
+
+- It knows the classes above and no others: every image gets one of them, a photograph of a cat too.
+- Its figures are from images of the same cameras and clinics as its training images; from others
+  they will be lower.
+- Dark skin is rare in public dermoscopy; nothing is known about how it fares there.
+- ISIC images are CC BY-NC 4.0: weights trained on them are for non-commercial research.
+"""
+
+
+def write_card(subject: Subject, models: dict[str, Model]) -> str:
+    """The card as Markdown, from the run's own files."""
+    origin = subject.origin
+    metrics = read_json(subject.run / METRICS)
+    lines = [
+        f"# {subject.run.name}", "", f"> **{RESEARCH_NOTICE}**", "",
+        f"A {origin['network']} of {metrics['cost']['parameters']:,} parameters for square "
+        f"dermoscopy images of {subject.px} px, trained by `{origin['method']}`.", "",
+        *_figures(metrics), "",
+        *_formats(models), "",
+        LIMITS,
+        "## Origin", "",
+        f"- Images: {origin['images']['train']:,} for training, {origin['images']['validation']:,} "
+        f"for validation, {origin['images']['test']:,} for the test, split by "
+        f"{origin['split']['protocol']} (digest {origin['split']['digest'][:12]}).",
+        f"- Seed {origin['seed']}, commit {origin['commit'] or 'unknown'}, "
+        f"torch {origin['versions'].get('torch', 'unknown')}.",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _figures(metrics: dict[str, Any]) -> list[str]:
+    test = metrics["test"]
+    rows = [
+        f"| {name} | {each['support']} | {_share(each['sensitivity'])} "
+        f"| {_share(each['specificity'])} | {_share(each['auc'])} |"
+        for name, each in test["per_class"].items()
+    ]
+    return [
+        f"## Figures on {test['images']:,} test images", "",
+        f"Balanced accuracy {_share(test['balanced_accuracy'])}, accuracy "
+        f"{_share(test['accuracy'])}, macro AUC {_share(test['macro_auc'])}. One seed.", "",
+        "| class | images | sensitivity | specificity | AUC |", "|---|---|---|---|---|", *rows,
+    ]  # fmt: skip
+
+
+def _formats(models: dict[str, Model]) -> list[str]:
+    rows = []
+    for name, model in models.items():
+        parity = model.parity
+        words = (
+            "unverified: it runs on its own devices only" if parity is None else
+            f"{parity.probability:.1e} of a probability at most, same answer on "
+            f"{parity.top1_agreement:.1%} of {parity.images} {parity.source}"
+        )  # fmt: skip
+        rows.append(f"| {name} | {model.precision} | {words} |")
+    return ["## Formats", "", "| format | precision | apart from torch in fp32 |", "|---|---|---|",
+            *rows]  # fmt: skip
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

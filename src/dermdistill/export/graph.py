@@ -1,0 +1,81 @@
+"""The network as an integrator meets it: pixels in; probabilities, logits and class maps out."""
+
+import copy
+
+import torch
+from jaxtyping import Real
+from torch import Tensor, nn
+
+from dermdistill.models import Backbone
+
+WHITE = 255  # of 8-bit pixels
+PROBES, PROBE_TOLERANCE = 2, 1e-4
+
+
+class DeployedGraph(nn.Module):
+    """A backbone between 8-bit pixels and calibrated probabilities; nothing is left to do outside.
+
+    Where the classifier is linear and reads the mean of the last map, it is applied to the map
+    before the mean is taken: the same logits, and on the way the exact class activation maps.
+
+    Args:
+        network: the network; its weights are copied.
+        input_px: side of the square images.
+        temperature: what the logits are divided by before the softmax, > 0.
+
+    Source: class activation mapping, Zhou et al., CVPR 2016, eq. 2 (here with the bias, so that
+        a map's mean is the logit).
+    """
+
+    def __init__(self, network: Backbone, input_px: int, temperature: float = 1.0):
+        super().__init__()
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.input_px = input_px
+        self.temperature = temperature
+        linear = pools_linearly(self.network, input_px)
+        self.class_maps = _pointwise(self.network.classifier) if linear else None
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The outputs in their order."""
+        return ("probabilities", "logits") + (() if self.class_maps is None else ("cam",))
+
+    def forward(self, pixels: Real[Tensor, "samples rows cols 3"]) -> tuple[Tensor, ...]:
+        """Probabilities and logits [samples classes]; then, where they exist, the class maps
+        [samples classes map_rows map_cols]. Pixels are RGB from 0 to 255, of any number type.
+        """
+        taps = self.network(pixels.permute(0, 3, 1, 2).float() / WHITE)
+        if self.class_maps is None:
+            return self._probabilities(taps.logits), taps.logits
+        cam = self.class_maps(taps.map)
+        logits = cam.mean((2, 3))
+        return self._probabilities(logits), logits, cam
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        return torch.softmax(logits / self.temperature, dim=1)
+
+
+def _pointwise(classifier: nn.Linear) -> nn.Conv2d:
+    """A linear layer as a 1x1 convolution with copies of its weights."""
+    conv = nn.Conv2d(classifier.in_features, classifier.out_features, 1)
+    with torch.no_grad():
+        conv.weight.copy_(classifier.weight[:, :, None, None])
+        conv.bias.copy_(classifier.bias)
+    return conv.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def pools_linearly(network: Backbone, input_px: int) -> bool:
+    """Whether the logits are a linear map of the mean of the last map, tried on noise.
+
+    So it is for MobileNetV2, EfficientNet and ResNet; MobileNetV3 and V4 widen between the two.
+    """
+    classifier = network.classifier
+    if not isinstance(classifier, nn.Linear) or classifier.bias is None:
+        return False
+    generator = torch.Generator().manual_seed(0)
+    taps = network(torch.rand(PROBES, 3, input_px, input_px, generator=generator))
+    pooled = taps.map.mean((2, 3))
+    return pooled.shape == taps.embedding.shape and torch.allclose(
+        pooled, taps.embedding, rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE
+    )

@@ -1,0 +1,44 @@
+"""LiteRT in int8: static ranges, the widest seen; input and output stay float for the browser.
+
+The quantiser's own calibration averages the ranges of the batches, which clips what is rare, and
+its public call cannot be told otherwise; hence its Calibrator with an update of its own.
+"""
+
+import contextlib
+import io
+
+import numpy as np
+from ai_edge_quantizer import calibrator, quantizer
+from ai_edge_quantizer.algorithm_manager import AlgorithmName
+from ai_edge_quantizer.qtyping import TFLOperationName
+from ai_edge_quantizer.recipe_manager import RecipeManager
+from ai_edge_quantizer.utils.qsv_utils import min_max_update
+
+from dermdistill.bundle.formats import FORMATS
+from dermdistill.export import litert
+from dermdistill.export.subject import Subject
+
+PACKAGES = (*litert.PACKAGES, "ai-edge-quantizer")
+SIGNATURE = "serving_default"
+# Tensors of the deployed graph itself, between pixels and network and from the head on: their
+# names have no module path. They stay in fp32, as in ONNX.
+EDGES = r"^[^/]*$"
+
+
+def convert(subject: Subject) -> dict[str, bytes]:
+    """The graph as a .tflite file with quantised convolutions."""
+    (content,) = litert.convert(subject).values()
+    recipe = RecipeManager()
+    operations = TFLOperationName
+    recipe.add_static_config(".*", operations.ALL_SUPPORTED, 8, 8)
+    for regex, operation in ((EDGES, operations.ALL_SUPPORTED), (".*", operations.INPUT),
+                             (".*", operations.OUTPUT)):  # fmt: skip
+        recipe.add_quantization_config(regex, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    name = FORMATS["litert-int8"].input
+    images = [{name: image[None].astype(np.float32)} for image in subject.calibration_pixels()]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        seen = calibrator.Calibrator(content, qsv_update_func=min_max_update)
+        seen.calibrate({SIGNATURE: images}, recipe)
+        made = quantizer.Quantizer(content, recipe.get_quantization_recipe())
+        done = made.quantize(seen.get_model_qsvs(), enable_progress_report=False)
+    return {"model.tflite": bytes(done.quantized_model)}

@@ -1,0 +1,139 @@
+"""What is exported: a run's network as a graph, images to compare on, images to calibrate on."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from dermdistill.bundle.manifest import Abstention, Calibration, Conformal, decode
+from dermdistill.bundle.runtimes import Answers
+from dermdistill.config import load_config
+from dermdistill.data.dataset import Dataset, open_dataset
+from dermdistill.errors import DermdistillError, RunError
+from dermdistill.export.graph import DeployedGraph
+from dermdistill.models import load_network
+from dermdistill.run import CONFIG, PROVENANCE, read_json
+
+DECISION = "decision.json"  # of a run: how its outputs become answers, fitted after training
+PARITY_IMAGES = 64
+CALIBRATION_IMAGES_PER_CLASS = 32
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was fitted to a run's outputs; all of it optional."""
+
+    calibration: Calibration | None = None
+    abstention: Abstention | None = None
+    conformal: Conformal | None = None
+
+    @classmethod
+    def of(cls, run: Path) -> "Decision":
+        """A run's decision.json, or nothing where there is none.
+
+        Raises:
+            RunError: the file has other fields than these.
+        """
+        path = run / DECISION
+        if not path.is_file():
+            return cls()
+        fields = {"calibration": None, "abstention": None, "conformal": None} | read_json(path)
+        try:
+            return decode(fields, cls, DECISION)
+        except ValueError as error:
+            raise RunError(f"{path} cannot be used: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A finished run as the converters see it.
+
+    Args:
+        run: the run directory.
+        origin: its provenance.
+        decision: what was fitted to its outputs.
+        graph: its network between pixels and probabilities, in evaluation mode.
+    """
+
+    run: Path
+    origin: dict[str, Any]
+    decision: Decision
+    graph: DeployedGraph
+
+    @classmethod
+    def of(cls, run: Path) -> "Subject":
+        """Load a run.
+
+        Raises:
+            RunError: it is not finished, or its weights do not fit its provenance.
+        """
+        origin, decision = read_json(run / PROVENANCE), Decision.of(run)
+        temperature = decision.calibration.temperature if decision.calibration else 1.0
+        graph = DeployedGraph(load_network(run), origin["input_px"], temperature)
+        return cls(run, origin, decision, graph.eval())
+
+    @property
+    def px(self) -> int:
+        """Side of the square images."""
+        return self.graph.input_px
+
+    @cached_property
+    def map_px(self) -> int | None:
+        """Rows and columns of the class maps; None where the network has no exact ones."""
+        if self.graph.class_maps is None:
+            return None
+        return self.graph.network.widths(self.px).map_px
+
+    @cached_property
+    def dataset(self) -> Dataset | None:
+        """The run's own images; None where they are gone or others now."""
+        config = load_config(self.run / CONFIG)
+        try:
+            data = open_dataset(config.data, Path(config.output), progress=False)
+        except DermdistillError:
+            return None
+        return data if data.identity == self.origin["key"]["data"] else None
+
+    def held_out(self, count: int = PARITY_IMAGES) -> tuple[UInt8[np.ndarray, "n px px 3"], str]:
+        """Pixels to compare on, and what they are: test images, or noise where they are gone."""
+        if self.dataset is None:
+            generator = np.random.default_rng(0)
+            return generator.integers(0, 256, (count, self.px, self.px, 3), np.uint8), "noise"
+        test = self.dataset.test
+        return test.pixels(np.arange(min(count, len(test)))).numpy(), "test images"
+
+    def calibration_pixels(
+        self, per_class: int = CALIBRATION_IMAGES_PER_CLASS
+    ) -> UInt8[np.ndarray, "n px px 3"]:
+        """Training images to find the ranges of activations on: as many of each class.
+
+        Drawn by class, since a quantiser that saw mostly the commonest one clips the others.
+
+        Raises:
+            RunError: the training images are gone.
+        """
+        if self.dataset is None:
+            raise RunError(
+                f"the training images of {self.run} are gone or others now, and int8 must see some "
+                f"to find its ranges; restore the data that its {CONFIG} names"
+            )
+        train, generator = self.dataset.train, np.random.default_rng(0)
+        chosen = [
+            generator.permutation(np.flatnonzero(train.labels == label))[:per_class]
+            for label in range(len(self.dataset.classes))
+        ]
+        return train.pixels(np.concatenate(chosen)).numpy()
+
+    @torch.no_grad()
+    def answers(self, pixels: UInt8[np.ndarray, "n px px 3"]) -> Answers:
+        """Torch's own answers in fp32: what every export is compared with."""
+        outputs = [
+            [tensor.numpy() for tensor in self.graph(torch.tensor(batch))]
+            for batch in np.array_split(pixels, max(1, len(pixels) // PARITY_IMAGES))
+        ]
+        columns = [np.concatenate(column) for column in zip(*outputs, strict=True)]
+        return Answers(*columns, *[None] * (len(Answers._fields) - len(columns)))

@@ -1,0 +1,126 @@
+"""Every format whose tools are installed here, from a trained run to answers and back."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import small
+from dermdistill import export
+from dermdistill.bundle import FORMATS, Bundle, can_run, check_golden, open_runtime
+from dermdistill.export.subject import Subject
+
+INSTALLED = [name for name, known in FORMATS.items() if importlib.util.find_spec(known.writer)]
+RUNNABLE = [name for name in INSTALLED if can_run(name)]
+# Of a probability, on a network of an epoch whose answers are all near an eighth.
+TOLERANCES = {"fp32": 1e-5, "int8": 0.02}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Bundle:
+    """One bundle with every format that can be written here."""
+    path = tmp_path_factory.mktemp("formats") / "bundle.zip"
+    export.export_run(small.exported(), INSTALLED, path)
+    return Bundle(path)
+
+
+def noise(count: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (count, small.PX, small.PX, 3), np.uint8)
+
+
+def test_every_format_has_its_converter():
+    assert list(FORMATS) == list(export.CONVERTERS)
+    for name, module in export.CONVERTERS.items():
+        assert importlib.util.find_spec(f"dermdistill.export.{module}"), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_answers_are_torchs(bundle, name):
+    """On images that nothing was calibrated on, in batches and alone, with all outputs."""
+    images = small.dataset().test.pixels(np.arange(5)).numpy()
+    wanted = Subject.of(small.exported()).answers(images)
+    runtime = open_runtime(bundle, name)
+    found = runtime.predict(images)
+    tolerance = TOLERANCES[FORMATS[name].precision]
+    assert np.abs(found.probabilities - wanted.probabilities).max() < tolerance
+    assert np.allclose(found.probabilities.sum(1), 1, atol=1e-5)
+    assert found.cam.shape == wanted.cam.shape
+    assert np.allclose(found.cam.mean((2, 3)), found.logits, atol=1e-4), "a map's mean is its logit"
+    alone = runtime.predict(images[2:3])
+    assert np.allclose(alone.probabilities, found.probabilities[2:3], atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in RUNNABLE if FORMATS[name].precision == "int8"])
+def test_int8_models_are_smaller_and_not_the_same(bundle, name):
+    """A quantiser that silently left all in fp32 would agree, and be of no use."""
+    plain = bundle.manifest.models[name.removesuffix("-int8")]
+    sizes = [sum(bundle.manifest.files[file].bytes for file in model.files)
+             for model in (bundle.manifest.models[name], plain)]  # fmt: skip
+    assert sizes[0] < 0.75 * sizes[1]
+    apart = np.abs(
+        open_runtime(bundle, name).predict(noise(4)).logits
+        - open_runtime(bundle, name.removesuffix("-int8")).predict(noise(4)).logits
+    )
+    assert apart.max() > 1e-6
+
+
+@pytest.mark.slow
+def test_the_bundle_proves_itself_and_labels_what_it_cannot(bundle):
+    found = {finding.what: finding for finding in check_golden(bundle)}
+    for name in INSTALLED:
+        assert found[name].ok is (True if name in RUNNABLE else None), found[name]
+        parity = bundle.manifest.models[name].parity
+        assert (parity is None) == (name not in RUNNABLE)
+        assert parity is None or parity.source == "test images"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("litert-int8" not in RUNNABLE, reason="pip install 'dermdistill[litert]'")
+def test_the_widest_range_counts_in_litert(monkeypatch):
+    """The quantiser's own average would forget one bright image among many dark ones."""
+    from dermdistill.export import litert_int8
+
+    subject = Subject.of(small.exported())
+    dark = np.zeros((8, small.PX, small.PX, 3), np.uint8)
+    bright = small.dataset().test.pixels(np.arange(1)).numpy()
+    monkeypatch.setattr(Subject, "calibration_pixels", lambda self: np.concatenate([bright, dark]))
+    files = litert_int8.convert(subject)
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(model_content=files["model.tflite"]).get_signature_runner()
+    found = runner(args_0=bright.astype(np.float32))["output_0"]
+    wanted = subject.answers(bright).probabilities
+    assert np.abs(found - wanted).max() < TOLERANCES["int8"]
+
+
+@pytest.mark.slow
+def test_bench_measures_each_model_in_a_process_of_its_own(bundle, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "dermdistill", "bench", str(bundle.path), "--threads", "1",
+         "--rounds", "20", "--formats", "onnx,onnx-int8", "--output", str(tmp_path / "bench")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "bench.csv").read_text().splitlines()
+    assert len(lines) == 3
+    rows = [dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]]
+    for row in rows:
+        times = [float(row[key]) for key in ("p50_ms", "p90_ms", "p99_ms")]
+        assert 0 < times[0] <= times[1] <= times[2]
+        assert float(row["cold_start_ms"]) > times[0], "the first answer waits for the runtime"
+        assert float(row["peak_mb"]) > 1
+        assert float(row["download_mb"]) <= float(row["file_mb"])
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+    assert all(row["format"] in done.stdout for row in rows)
+
+
+def test_what_is_not_installed_is_listed_with_its_command():
+    """Formats whose tools are absent here are named, never silently dropped."""
+    for name, known in FORMATS.items():
+        assert known.install.startswith("dermdistill"), name
+        assert json.dumps(known.outputs(("probabilities", "logits", "cam")))
