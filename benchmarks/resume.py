@@ -1,6 +1,6 @@
 """Whether a distillation killed at any moment ends in the bits of one that never was.
 
-    python benchmarks/resume.py [--kills 20] [--seed 0]
+    python benchmarks/resume.py [--kills 20] [--seed 0] [--precision fp32] [--threads 1]
 
 Real processes, real SIGKILL: `python -m dermdistill distill` runs teacher, pretext and student on
 synthetic images once without interruption. Then, in a fresh output folder each time, it is killed
@@ -29,18 +29,18 @@ from dermdistill.run import BEST, HISTORY, LAST, METRICS, digest_file, digest_of
 STAGES = ("teacher", "pretext", "student")
 IMAGES, PX, BATCH = 128, 32, 8
 SAVE_EVERY_STEPS = 3
-AT_ONCE = 2  # kills measured side by side; a process computes in one thread
+AT_ONCE = 2  # kills measured side by side
 POLL_S = 0.01
 CHILD_LIMIT_S = 900  # a child that takes longer hangs
 
 
-def write_config(folder: Path, output: Path) -> Path:
+def write_config(folder: Path, output: Path, precision: str) -> Path:
     """A distillation of seconds that uses what resuming could lose: draws, averages, plateaus."""
     fit = {"batch_size": BATCH, "optimiser": "adamw", "lr": 2e-3, "early_stop_epochs": 0,
            "save_every_steps": SAVE_EVERY_STEPS, "sampler_power": 0.5, "ema_decay": 0.9,
            "clip_norm": 5.0}  # fmt: skip
     config = {
-        "output": str(output), "device": "cpu",
+        "output": str(output), "device": "cpu", "precision": precision,
         "data": {"folder": str(folder / "images"), "px": PX, "store": str(folder / "store"),
                  "folds": 3, "workers": 1},
         "teacher": {"network": {"name": "test_resnet", "weights": "none"},
@@ -73,7 +73,7 @@ class Child:
         self.log = open(config.with_suffix(".log"), "ab")  # noqa: SIM115  closed with the child
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dermdistill", "distill", "--config", str(config)],
-            stdout=self.log, stderr=self.log, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=self.log, stderr=self.log,
         )  # fmt: skip
         self.started = time.monotonic()
 
@@ -134,10 +134,12 @@ def results(output: Path) -> dict[str, str]:
     return found
 
 
-def trial(number: int, folder: Path, stage: str, share: float, seconds: dict[str, float]) -> dict:
+def trial(
+    number: int, folder: Path, stage: str, share: float, seconds: dict[str, float], precision: str
+) -> dict:
     """One kill at a share of a stage's time, and what the continued run came to."""
     output = folder / f"kill-{number}"
-    config, delay = write_config(folder, output), share * seconds[stage]
+    config, delay = write_config(folder, output, precision), share * seconds[stage]
     while (hit := kill_in(stage, delay, config, output)) is None:
         shutil.rmtree(output)  # it was quicker than the reference and had ended: sooner, then
         delay /= 2
@@ -152,19 +154,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--threads", type=int, default=1, help="that a process computes in")
     arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # of the processes that it starts
     rng = random.Random(arguments.seed)
     plan = [(STAGES[n % len(STAGES)], rng.random()) for n in range(arguments.kills)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         synthesise(folder / "images", IMAGES, 48, seed=7)
         whole = folder / "whole"
-        seconds = finish(write_config(folder, whole), whole)
+        seconds = finish(write_config(folder, whole, arguments.precision), whole)
         print("uninterrupted: " + ", ".join(f"{s} {t:.1f} s" for s, t in seconds.items()))
         expected = results(whole)
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
             trials = pool.map(
-                lambda item: trial(item[0], folder, *item[1], seconds), enumerate(plan, start=1)
+                lambda item: trial(item[0], folder, *item[1], seconds, arguments.precision),
+                enumerate(plan, start=1),
             )
             same, hits = 0, Counter()
             for number, outcome in enumerate(trials, start=1):

@@ -12,8 +12,9 @@ from jsonargparse import ArgumentParser, Namespace
 
 from dermdistill import commands, studies
 from dermdistill.config import Config
-from dermdistill.errors import ConfigError, DermdistillError, unknown_name
+from dermdistill.errors import ConfigError, DermdistillError, TerminatedError, unknown_name
 from dermdistill.run import RESEARCH_NOTICE
+from dermdistill.stop import EXIT_TERMINATED, end_now, sigterm
 
 DESCRIPTION = (
     "Distil dermoscopy classifiers small enough for a phone, and prove how good they are. "
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Callable] = {
     "data tone": commands.data_tone,
     "teach": commands.teach,
     "distill": commands.distill,
+    "compare": commands.compare,
     "evaluate": commands.evaluate,
     "explain": studies.explain,
     "robustness": studies.robustness,
@@ -43,7 +45,7 @@ COMMANDS: dict[str, Callable] = {
     "demo": commands.demo,
 }
 GROUPS = ("data", "bundle")  # their commands have two words
-WITH_CONFIG = ("teach", "distill")  # their arguments are a whole Config
+NO_OPTIONS = {"config", "resume"}  # arguments that are given in another way
 # Arguments that may be left out or repeated and still are given without their name.
 WORDS: dict[str, dict[str, str]] = {
     "report": {"runs": "run directories"},
@@ -53,10 +55,25 @@ WORDS: dict[str, dict[str, str]] = {
     "data fetch": {"name": "which data set", "folder": "where it goes"},
 }
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
-CONFIG_HELP = {
+EXIT_CODES = (
+    f"Exit codes: {EXIT_USER_ERROR} something must be changed first, {EXIT_INTERRUPTED} Ctrl-C, "
+    f"{EXIT_TERMINATED} ended by SIGTERM, after the step that was being done; the same "
+    "command continues."
+)
+TRAINING_HELP = {
     "usage": "%(prog)s [--config RECIPE.yaml] [--resume | --no-resume] [--SETTING VALUE ...]",
     "epilog": "--resume continues what a kill cut short, which is the default; --no-resume trains "
-    "unfinished stages from their start. Finished stages are never trained again.",
+    f"unfinished stages from their start. Finished stages are never trained again. {EXIT_CODES} "
+    "torchrun starts it on several devices: `torchrun --nproc-per-node 2 -m %(prog)s ...`.",
+}
+CONFIG_HELP = {  # of the commands whose arguments are a whole Config, and maybe some more
+    "teach": TRAINING_HELP,
+    "distill": TRAINING_HELP,
+    "compare": {
+        "usage": "%(prog)s --methods NAME,NAME [--seeds 1,2] [--folds 0,1] [--ray none|local|"
+        "ADDRESS] [--config RECIPE.yaml] [--SETTING VALUE ...]",
+        "epilog": f"Exit code 1: a run failed. {EXIT_CODES}",
+    },
 }
 UNKNOWN_KEY = re.compile(r"(?:Group '([\w.]+)' does not accept option|Option) '([\w.]+)'")
 
@@ -89,12 +106,13 @@ def _command_parser(name: str, function: Callable) -> Parser:
     parser = Parser(
         prog=f"dermdistill {name}",
         description=_first_line(function),
-        **(CONFIG_HELP if name in WITH_CONFIG else {}),
+        **CONFIG_HELP.get(name, {}),
         print_config="--print-config",
     )
-    if name in WITH_CONFIG:
+    if name in CONFIG_HELP:
         parser.add_argument("--config", action="config", help="a YAML recipe; options override it")
         parser.add_class_arguments(Config)
+        parser.add_function_arguments(function, skip=NO_OPTIONS)
     else:
         words = WORDS.get(name, {})
         for word, meaning in words.items():
@@ -137,7 +155,7 @@ def _dispatch(argv: list[str]) -> int:
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)
     continuation = {}
-    if name in WITH_CONFIG:
+    if "resume" in inspect.signature(COMMANDS[name]).parameters:
         # Not a setting: it says how to reach a result, not which, so no config may hold it.
         continuation = {"resume": "--no-resume" not in options}
         options = [word for word in options if word not in ("--resume", "--no-resume")]
@@ -149,14 +167,22 @@ def _dispatch(argv: list[str]) -> int:
 def _arguments(parser: Parser, parsed: Namespace, name: str) -> dict[str, Any]:
     values = vars(parser.instantiate(parsed))
     values = {k: v for k, v in values.items() if k not in ("config", "print_config")}
-    return {"config": Config(**values)} if name in WITH_CONFIG else values
+    if name not in CONFIG_HELP:
+        return values
+    extra = set(inspect.signature(COMMANDS[name]).parameters) - NO_OPTIONS
+    settings = {k: v for k, v in values.items() if k not in extra}
+    return {"config": Config(**settings)} | {k: v for k, v in values.items() if k in extra}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; a user's error is one message and exit code 2, never a trace."""
     warnings.showwarning = _show_warning
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        with sigterm(end_now):
+            return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except TerminatedError as error:
+        print(f"dermdistill: {error}", file=sys.stderr)
+        return EXIT_TERMINATED
     except DermdistillError as error:
         print(f"dermdistill: {error}", file=sys.stderr)
         return EXIT_USER_ERROR

@@ -150,18 +150,67 @@ def data_tone(folder: str, table: str, masks: str | None = None, layout: str = "
 def teach(config: Config, resume: bool = True) -> None:
     """Train the teacher of a config, or find it trained."""
     from dermdistill.distill import teach as train_teacher
+    from dermdistill.runtime import is_first_process
 
-    _tell(train_teacher(config, resume=resume))
+    run = train_teacher(config, resume=resume)
+    if is_first_process():
+        _tell(run)
 
 
 def distill(config: Config, resume: bool = True) -> None:
     """Run teacher, pretext and student, score them, export the student and write the report."""
     from dermdistill.distill import distill as run_stages
+    from dermdistill.runtime import is_first_process
 
     run = run_stages(config, resume=resume)
+    if not is_first_process():
+        return
     export(str(run))
     report([str(run)], str(run / REPORT))
     _tell(run)
+
+
+def compare(
+    config: Config,
+    methods: str,
+    seeds: str = "2021",
+    folds: str = "0",
+    ray: str = "local",
+    cpus_per_run: int = 1,
+    gpus_per_run: float = 0.0,
+) -> int:
+    """Distil a grid of methods, seeds and folds; a CSV, and a table with the spread over seeds.
+
+    Exits with 1 if a run failed; the same command tries it again, and trains nothing twice.
+
+    Args:
+        config: what all runs share.
+        methods: names, with commas between.
+        seeds: numbers, with commas between.
+        folds: which folds validate in turn, with commas between.
+        ray: "local" starts Ray on this machine, "none" runs one after another in this process,
+            else the address of a Ray cluster.
+        cpus_per_run: processor cores that a run gets.
+        gpus_per_run: GPUs that a run gets; 0.5 lets two share one.
+    """
+    from dermdistill import compare as grid
+
+    path = grid.compare(
+        config, methods.split(","), _numbers("seeds", seeds), _numbers("folds", folds), ray,
+        cpus_per_run, gpus_per_run,
+    )  # fmt: skip
+    print(grid.table(path), end="")
+    print(f"runs: {path}")
+    print(RESEARCH_NOTICE, file=sys.stderr)
+    return 1 if grid.failures(path) else 0
+
+
+def _numbers(name: str, text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"{name} is {text!r}; it must be whole numbers with commas between, like "
+                          "1,2,3") from error  # fmt: skip
 
 
 def evaluate(run: str) -> None:

@@ -5,6 +5,7 @@ is found again by whoever asks for the same, and never by anyone who asks for so
 """
 
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,7 @@ from dermdistill.errors import ConfigError, RunError
 from dermdistill.evaluate.opened import open_run
 from dermdistill.evaluate.score import score
 from dermdistill.methods import Method, build_method
-from dermdistill.models import build_backbone, freeze, load_network, require_network
-from dermdistill.models.weights import read_state
+from dermdistill.models import build_backbone, freeze, load_best, load_network, require_network
 from dermdistill.run import (
     BEST,
     CONFIG,
@@ -30,14 +30,16 @@ from dermdistill.run import (
     PROVENANCE,
     digest_file,
     digest_of,
+    lock,
     provenance,
     read_json,
+    sweep,
     write_json,
     write_text,
 )
 from dermdistill.runtime import seed_step, start_fabric
 from dermdistill.train import Learner, Trainer
-from dermdistill.train.checkpoint import CHECKPOINT
+from dermdistill.train.checkpoint import delete_checkpoints
 from dermdistill.train.schedule import class_weights
 from dermdistill.train.teacher_cache import TeacherCache
 from dermdistill.train.teachers import FrozenTeachers
@@ -85,7 +87,7 @@ class Stage:
         }
 
 
-def distill(config: Config, progress: bool = True, resume: bool = True) -> Path:
+def distill(config: Config, progress: bool = True, resume: bool = True, wait: bool = False) -> Path:
     """Train what is missing of teacher, pretext and student; return the student's run directory.
 
     A finished stage is not trained again.
@@ -94,6 +96,7 @@ def distill(config: Config, progress: bool = True, resume: bool = True) -> Path:
         config: everything there is to set.
         progress: show what happens.
         resume: continue a stage that a kill cut short; else train it from its start.
+        wait: wait for another process that trains a stage of this, instead of raising.
 
     Raises:
         ConfigError: a name or value is wrong; nothing was read or written.
@@ -104,7 +107,7 @@ def distill(config: Config, progress: bool = True, resume: bool = True) -> Path:
     method = build_method(student.method, student.options)
     require_network(student.network.name)
     teachers = _frozen_teachers(config, method)
-    bench = _Bench(config, progress, resume)
+    bench = _Bench(config, progress, resume, wait)
     upstream = bench.teachers(teachers)
     pretext = method.pretext()
     if pretext is not None:
@@ -117,10 +120,10 @@ def distill(config: Config, progress: bool = True, resume: bool = True) -> Path:
     )
 
 
-def teach(config: Config, progress: bool = True, resume: bool = True) -> Path:
+def teach(config: Config, progress: bool = True, resume: bool = True, wait: bool = False) -> Path:
     """Train the teacher, or find it trained; return its run directory. Arguments as `distill`."""
     _check_teacher("teacher", config.teacher)
-    return _Bench(config, progress, resume).teacher(config.teacher)
+    return _Bench(config, progress, resume, wait).teacher(config.teacher)
 
 
 def evaluate(run: Path, progress: bool = True) -> dict[str, Any]:
@@ -167,10 +170,13 @@ def _check_teacher(where: str, teacher: TeacherConfig) -> None:
 class _Bench:
     """The data and the device of one call, and the stages worked on them."""
 
-    def __init__(self, config: Config, progress: bool, resume: bool):
-        self.config, self.progress, self.resume = config, progress, resume
-        self.data = open_dataset(config.data, Path(config.output), progress)
+    def __init__(self, config: Config, progress: bool, resume: bool, wait: bool):
         self.fabric = start_fabric(config.precision, config.device)
+        self.first = self.fabric.global_rank == 0
+        self.config, self.resume, self.wait = config, resume, wait
+        self.progress = progress and self.first
+        with self.fabric.rank_zero_first():  # the others find the images decoded
+            self.data = open_dataset(config.data, Path(config.output), self.progress)
 
     def teachers(self, configs: list[TeacherConfig]) -> dict[str, Path]:
         """The run directories of all frozen teachers, in order, by the name of their place."""
@@ -192,15 +198,36 @@ class _Bench:
         key = stage.key(self.config, self.data)
         name = f"{stage.kind}-{stage.title}-{digest_of(key)[:SHOWN_DIGITS]}"
         folder = Path(self.config.output) / name
-        if (folder / METRICS).exists():
+        if self._is_finished(folder):
             if self.progress:
                 print(f"{stage.kind}: found finished in {folder}", file=sys.stderr)
             return folder
-        if not self.resume:
-            (folder / CHECKPOINT).unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
+        with lock(folder, wait=self.wait) if self.first else nullcontext():
+            if not self._is_finished(folder):  # by another command, just before the lock
+                if self.first:
+                    self._prepare(stage, folder, key)
+                self.fabric.barrier()
+                self._train(stage, folder)
+        self.fabric.barrier()
+        return folder
+
+    def _is_finished(self, folder: Path) -> bool:
+        """Whether a stage is trained and scored; the same answer in all processes."""
+        return self.fabric.broadcast((folder / METRICS).exists())
+
+    def _prepare(self, stage: Stage, folder: Path, key: dict[str, Any]) -> None:
+        """Leave in the directory what the run starts from, and nothing else."""
+        sweep(folder)
+        if not self.resume:
+            delete_checkpoints(folder)
         _write_origin(folder, stage, self.config, self.data, key)
-        state = _trainer(stage, self.config, self.data, self.fabric, folder, self.progress).run()
+
+    def _train(self, stage: Stage, folder: Path) -> None:
+        trainer = _trainer(stage, self.config, self.data, self.fabric, folder, self.progress)
+        state = trainer.run()
+        if not self.first:
+            return
         if stage.kind == "pretext":
             metrics = {"validation": {"loss": state.best_figure}}
         else:
@@ -210,8 +237,7 @@ class _Bench:
             "selected_epoch": state.best_epoch, "epochs": state.epoch, "steps": state.step,
             "wall_s": state.wall_s,
         })  # fmt: skip
-        (folder / CHECKPOINT).unlink(missing_ok=True)
-        return folder
+        delete_checkpoints(folder)
 
 
 def _place(index: int) -> str:
@@ -278,5 +304,5 @@ def _frozen_pretext(stage: Stage, teachers: list[Widths], fabric: Fabric) -> nn.
     if "pretext" not in stage.upstream:
         return None
     heads = nn.ModuleDict(stage.method.pretext().adapters(None, *teachers))
-    heads.load_state_dict(read_state(stage.upstream["pretext"] / BEST))
+    load_best(heads, stage.upstream["pretext"])
     return freeze(heads).to(fabric.device)

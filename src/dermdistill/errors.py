@@ -23,6 +23,10 @@ class RunError(DermdistillError):
     """A run directory cannot be read, written or continued."""
 
 
+class TerminatedError(DermdistillError):
+    """The process was told to end (SIGTERM); the same command continues its work."""
+
+
 class ToolchainError(DermdistillError):
     """A package that a format needs is not installed."""
 

@@ -7,12 +7,19 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from dermdistill.errors import RunError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; two runs in one directory are not told apart there
+    fcntl = None
 
 RESEARCH_NOTICE = (
     "For research only. This is no medical device and gives no diagnosis: see a dermatologist."
@@ -20,6 +27,7 @@ RESEARCH_NOTICE = (
 # The files of a run directory.
 CONFIG, PROVENANCE, METRICS = "config.yaml", "provenance.json", "metrics.json"
 HISTORY, BEST, LAST = "history.jsonl", "best.safetensors", "last.safetensors"
+LOCK = ".lock"
 VERSIONED_PACKAGES = (
     "dermdistill", "torch", "timm", "lightning-fabric", "kornia", "numpy", "pandas",
     "scikit-learn", "pillow", "onnx", "onnxruntime",
@@ -27,10 +35,14 @@ VERSIONED_PACKAGES = (
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike, previous: str | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds.
 
     A reader sees the old file or the new one, never a half; a failed block leaves no trace.
+
+    Args:
+        path: the file.
+        previous: a name that the old file keeps; for a moment there may be no file but this one.
 
     Raises:
         RunError: the disk is full or the folder cannot be written.
@@ -49,6 +61,8 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
+        if previous and path.exists():
+            os.replace(path, path.with_name(previous))
         os.replace(temporary, path)
     except OSError as error:
         raise RunError(
@@ -63,6 +77,59 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+@contextlib.contextmanager
+def lock(folder: Path, name: str = LOCK, wait: bool = False) -> Iterator[None]:
+    """Hold a run directory, or what a lock's name says of a folder, for this process alone.
+
+    The system frees the lock when its holder ends, however it ends, so none is ever left behind.
+
+    Args:
+        folder: the run directory, which exists.
+        name: of the lock file.
+        wait: wait for another holder to end, instead of raising.
+
+    Raises:
+        RunError: another process holds it, or the folder cannot be written.
+    """
+    if fcntl is None:
+        yield
+        return
+    try:
+        file = open(folder / name, "a+", encoding="utf-8")  # noqa: SIM115  closed below
+    except OSError as error:
+        raise RunError(f"cannot write {folder / name}: {error.strerror}; free the disk or make the "
+                       "folder writable, then run the same command again") from error  # fmt: skip
+    with file:
+        _acquire(file, folder, wait)
+        with contextlib.suppress(OSError):  # a courtesy to whoever finds it locked
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+        yield
+
+
+def _acquire(file: TextIO, folder: Path, wait: bool) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        owner = file.read().strip() or "another process"
+        if not wait:
+            raise RunError(f"{owner} is at work in {folder}; wait until it has ended, or end it, "
+                           "then run the same command again") from error  # fmt: skip
+        print(f"{owner} is at work in {folder}; waiting for it", file=sys.stderr)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:  # some cluster file systems are mounted without locks
+        warnings.warn(f"{folder} is on a file system without locks ({error.strerror}): see to it "
+                      "that no two processes work in it", stacklevel=4)  # fmt: skip
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left half-written in a folder that this process holds alone."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink()
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -105,9 +172,13 @@ def digest_of(value: Any) -> str:
 
 
 def digest_file(path: str | os.PathLike) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file's bytes, in hexadecimal; a RunError names a file that cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}; restore it, or train the run that "
+                       "it belongs to again") from error  # fmt: skip
 
 
 def provenance(seed: int, **inputs: Any) -> dict[str, Any]:

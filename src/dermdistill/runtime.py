@@ -2,22 +2,53 @@
 
 import hashlib
 import logging
+import os
+from datetime import timedelta
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 
 PRECISIONS = {"bf16": "bf16-mixed", "fp32": "32-true"}
+# The first process validates and scores alone while the others wait. That a process died is told
+# by torchrun, long before this.
+PATIENCE = timedelta(days=1)
 
 
 def start_fabric(precision: str, device: str) -> Fabric:
-    """One device and one number format for everything that a command computes.
+    """The device and the number format of everything that a command computes.
+
+    One device; where torchrun started the command several times, this process's one of them.
 
     Args:
         precision: "bf16" (autocast) or "fp32".
         device: "auto", "cpu", "cuda" or "mps".
     """
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
-    return Fabric(accelerator=device, devices=1, precision=PRECISIONS[precision])
+    settings = {"accelerator": device, "precision": PRECISIONS[precision]}
+    if not under_torchrun():
+        return Fabric(devices=1, **settings)
+    processes, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    strategy = DDPStrategy(
+        # gloo beside nccl, so that small things on the processor are told without the device.
+        process_group_backend="cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+        timeout=PATIENCE,
+        broadcast_buffers=False,  # batch norm and memories are the same everywhere by themselves
+        find_unused_parameters=True,  # a ramp may leave a term, and so an adapter, out at first
+    )
+    fabric = Fabric(devices=here, num_nodes=processes // here, strategy=strategy, **settings)
+    fabric.launch()
+    return fabric
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun started this process, maybe as one of many."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def is_first_process() -> bool:
+    """Whether this process writes files and speaks; where there is but one, it is."""
+    return not under_torchrun() or os.environ["RANK"] == "0"
 
 
 def derived_seed(seed: int, *purpose: str | int) -> int:

@@ -20,7 +20,7 @@ from dermdistill.data.store import FORMAT, IMAGES, INDEX, INDEX_COLUMNS, SETTING
 from dermdistill.data.store import digest as store_digest
 from dermdistill.data.workers import cores, process_pool
 from dermdistill.errors import DataError, RunError
-from dermdistill.run import atomic_write, digest_of, write_json
+from dermdistill.run import atomic_write, digest_of, lock, write_json
 
 __all__ = ["Store", "decode", "pack"]
 
@@ -60,14 +60,28 @@ def pack(table, folder: str | os.PathLike, px: int = 224, crop: str = "centre",
         raise DataError("the table has no images, so there is nothing to pack; check its folder")
     key = {"format": FORMAT, "px": px, "crop": crop, "count": len(items),
            "source_digest": digest_of([[name, _size(path)] for name, path in items])}  # fmt: skip
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if _taken(folder):
         return _reused(folder, key)
+    with _disk_errors_told(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with lock(folder.parent, f".{folder.name}.lock", wait=True):
+        if _taken(folder):  # by another process, while this one waited
+            return _reused(folder, key)
+        return _packed(folder, key, items, workers or cores(), progress)
+
+
+def _taken(folder: Path) -> bool:
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
+def _packed(folder: Path, key: dict, items: list, workers: int, progress: bool) -> Store:
+    """Pack from the start, or from where an earlier process was cut short."""
     work = folder.with_name(f".{folder.name}.packing")
     with _disk_errors_told(folder):
         if not _finished(work, key):
             done = _begin(work, key)
             with _reporter(len(items), progress) as advance:
-                _decode_all(work, key, items, done, workers or cores(), advance)
+                _decode_all(work, key, items, done, workers, advance)
             _finish(work, key, items, done)
         (work / JOURNAL).unlink(missing_ok=True)
         if folder.exists():
@@ -76,8 +90,8 @@ def pack(table, folder: str | os.PathLike, px: int = 224, crop: str = "centre",
     store = Store.open(folder)
     if progress:
         listed = f", listed in {SETTINGS}" if store.broken else ""
-        print(f"packed {len(store)} images of {px} px into {folder}; {len(store.broken)} broken"
-              f"{listed}", file=sys.stderr)  # fmt: skip
+        print(f"packed {len(store)} images of {key['px']} px into {folder}; {len(store.broken)} "
+              f"broken{listed}", file=sys.stderr)  # fmt: skip
     return store
 
 

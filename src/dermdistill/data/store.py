@@ -40,6 +40,7 @@ class Store:
         self.broken = [(entry["id"], entry["reason"]) for entry in settings["broken"]]
         self._pixels_sha256 = [row["pixels_sha256"] for row in index]
         self._row_of = {name: row for row, name in enumerate(self.ids)}
+        self._checked: tuple[int, ...] | None = None  # the state of the file that was verified
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -93,6 +94,25 @@ class Store:
                             "folder")  # fmt: skip
         return np.array([self._row_of[name] for name in ids], dtype=np.int64)
 
+    def check(self) -> None:
+        """Refuse a store that is not, or no longer, what its digest says.
+
+        The first time every pixel is read, as a first epoch would; after that only where the
+        file's size, time or place on the disk changed, so it can be called at every step.
+
+        Raises:
+            DataError: the store changed, or is gone.
+        """
+        state = _state_of(self.folder / IMAGES)
+        if state == self._checked:
+            return
+        now = Store.open(self.folder)
+        if now.digest != self.digest:
+            raise DataError(f"the packed store {self.folder} was replaced by another while it was "
+                            "in use; restore it, or start again with the new one")  # fmt: skip
+        now.verify()
+        self._checked = state
+
     def verify(self) -> None:
         """Read every pixel and compare it with what was packed.
 
@@ -108,6 +128,15 @@ class Store:
             raise DataError(f"the packed store {self.folder} changed since it was packed "
                             f"({len(changed)} images: {named}); delete the folder and pack "
                             "again")  # fmt: skip
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read any more ({error.strerror}); restore the store, or "
+                        "pack it again, then run the same command again") from error  # fmt: skip
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def digest(px: int, crop: str, ids: list[str], pixels_sha256: list[str]) -> str:

@@ -11,6 +11,7 @@ from dermdistill.models.backbone import (
     bridged,
     build_backbone,
     freeze,
+    load_best,
     load_network,
     require_network,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "build_backbone",
     "connector",
     "freeze",
+    "load_best",
     "load_network",
     "orthogonal_projector",
     "require_network",

@@ -154,15 +154,24 @@ def load_network(run: Path) -> Backbone:
     origin = read_json(run / PROVENANCE)
     start = NetworkConfig(**origin["network_config"] | {"weights": "none"})
     network = build_backbone(start, len(origin["classes"]))
+    load_best(network, run)
+    return network.eval()
+
+
+def load_best(module: nn.Module, run: Path) -> None:
+    """Fill a module with the best weights of a run.
+
+    Raises:
+        RunError: they are missing, changed since they were written, or of another module.
+    """
     try:
         state = read_state(run / BEST)
-        bridge = Bridge.like(state, "bridge.")
+        bridge = Bridge.like(state, "bridge.") if isinstance(module, Backbone) else None
         if bridge is not None:
-            network.cross(bridge)
-        network.load_state_dict(state)
+            module.cross(bridge)
+        module.load_state_dict(state)
     except (ConfigError, RuntimeError) as error:
         raise RunError(f"{run / BEST} cannot be used: {error}. Train the run again") from error
-    return network.eval()
 
 
 @torch.no_grad()

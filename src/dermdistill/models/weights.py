@@ -4,17 +4,19 @@ timm's hub needs no code here. Files are read as safetensors or with `weights_on
 hostile file can at most be refused.
 """
 
+import hashlib
 import importlib
 import re
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from dermdistill.config import NetworkConfig
 from dermdistill.errors import ConfigError
 
+DIGEST = "tensors_sha256"  # in the metadata of the safetensors files that this package writes
 LITE_REPEATS = {0: (1, 2, 2, 3, 3, 4, 1), 1: (1, 3, 3, 4, 4, 5, 1), 2: (1, 3, 3, 4, 4, 5, 1)}
 LITE_STEM = {
     "_conv_stem": "conv_stem",
@@ -67,7 +69,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """Read named tensors from a .safetensors file, or from a torch file without its pickles.
 
     Raises:
-        ConfigError: no such file, or it holds anything but tensors.
+        ConfigError: no such file, it holds anything but tensors, or its tensors are not those
+            that its own digest was made of.
     """
     if not path.is_file():
         raise ConfigError(
@@ -75,13 +78,34 @@ def read_state(path: Path) -> dict[str, Tensor]:
         )
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _read_safetensors(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except ConfigError:
+        raise
     except Exception as error:  # torch's reader answers garbage with errors of every kind
         raise ConfigError(f"{path} is no file of plain weights: {str(error)[:200]}") from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ConfigError(f"{path} holds more than named tensors; save the network's state_dict")
     return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, "pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
+        recorded = (file.metadata() or {}).get(DIGEST)
+    if recorded not in (None, digest_tensors(state)):
+        raise ConfigError(f"{path} changed since it was written: its tensors do not have the "
+                          "digest that it records")  # fmt: skip
+    return state
+
+
+def digest_tensors(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _lite_state(name: str) -> dict[str, Tensor]:

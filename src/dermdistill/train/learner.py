@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dermdistill.methods import Lesson, Method
 from dermdistill.models import Backbone, freeze
+from dermdistill.train.parallel import together
 from dermdistill.types import Batch, Taps, Terms, Widths
 
 
@@ -60,20 +61,28 @@ class Learner(nn.Module):
         self._unregistered = (pretext,)  # a tuple hides it from nn.Module
         self._lesson: Lesson | None = None
 
-    def forward(self, batch: Batch, teachers: tuple[Taps, ...], done_ratio: float) -> Terms:
+    def forward(
+        self,
+        batch: Batch,
+        teachers: tuple[Taps, ...],
+        done_ratio: float,
+        common_seed: int | None = None,
+    ) -> Terms:
         """The method's terms for a batch.
 
         Args:
             batch: the images.
             teachers: the frozen teachers' taps on their views.
             done_ratio: share of the training's steps that lie behind.
+            common_seed: given where the batch is one process's share: the terms are then those of
+                all shares together, and what they draw is drawn alike everywhere.
         """
         images, stages = batch.for_student(), self.method.stages
         own = self.student if self.method.teacher == "self" else self.average
         if own is not None:
             with torch.no_grad():
                 teachers = (own(batch.for_teacher(), stages),)
-        self._lesson = Lesson(
+        lesson = Lesson(
             batch=batch,
             student=None if self.student is None else self.student(images, stages),
             teachers=teachers,
@@ -84,7 +93,11 @@ class Learner(nn.Module):
             memory=self.memory,
             done_ratio=done_ratio,
         )
-        return self.method.terms(self._lesson)
+        if common_seed is not None:
+            lesson = together(lesson)
+            torch.manual_seed(common_seed)
+        self._lesson = lesson
+        return self.method.terms(lesson)
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:

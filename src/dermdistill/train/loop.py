@@ -1,8 +1,8 @@
 """The training loop: batches, steps, validation, checkpoints, and exact continuation."""
 
-import math
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,34 +16,24 @@ from dermdistill.config import FitConfig, ViewsConfig
 from dermdistill.data.dataset import Dataset, Part
 from dermdistill.data.views import Augmentation, make_views
 from dermdistill.display import Display
-from dermdistill.errors import RunError
-from dermdistill.evaluate.metrics import classification_metrics
-from dermdistill.evaluate.predict import as_predictions, predict_logits
-from dermdistill.losses import cross_entropy_loss
+from dermdistill.errors import TerminatedError
+from dermdistill.models.norm import globalise
 from dermdistill.run import BEST, LAST
 from dermdistill.runtime import derived_seed, seed_step
-from dermdistill.train.checkpoint import load_checkpoint, save_checkpoint, save_weights
-from dermdistill.train.history import History
+from dermdistill.stop import Stop, sigterm
+from dermdistill.train.checkpoint import save_checkpoint, save_weights
+from dermdistill.train.history import History, NoHistory
 from dermdistill.train.learner import Learner
+from dermdistill.train.order import epoch_order
+from dermdistill.train.parallel import any_process, check_shares, own_share
 from dermdistill.train.schedule import Schedule, build_optimiser
+from dermdistill.train.state import Progress, Stateful, restore, state_of
+from dermdistill.train.validation import validation_figures
+from dermdistill.train.watch import NumberWatch
 from dermdistill.types import Batch, Taps, Terms, total_loss
 
 HISTORY_STEPS = 20  # steps that one line of the training history averages; an epoch's end ends one
 Teach = Callable[[Batch], tuple[Taps, ...]]
-
-
-@dataclass
-class Progress:
-    """Where a training stands; plain numbers, saved with every checkpoint."""
-
-    epoch: int = 0
-    step: int = 0  # in all epochs together
-    best_figure: float = math.inf  # of the watched figure, turned so that less is better
-    best_epoch: int = -1
-    stale_epochs: int = 0
-    history_lines: int = 0
-    wall_s: float = 0.0
-    finished: bool = False
 
 
 @dataclass
@@ -75,7 +65,11 @@ class Trainer:
     shown: bool = True
 
     def __post_init__(self) -> None:
-        self.batch_size = min(self.config.batch_size, len(self.data.train))
+        self.processes, self.first = self.fabric.world_size, self.fabric.global_rank == 0
+        self.batch_size = check_shares(self.config.batch_size, len(self.data.train), self.processes)
+        if self.processes > 1:
+            for network in filter(None, (self.learner.student, *self.learner.peers)):
+                globalise(network)
         self.steps_per_epoch = len(self.data.train) // self.batch_size
         self.learner.to(self.fabric.device, memory_format=torch.channels_last)
         self.augmentation = Augmentation(self.views)
@@ -87,6 +81,7 @@ class Trainer:
         self.wrapped, self.optimiser = self.fabric.setup(self.learner, optimiser)
         self.progress = Progress()
         self.sums: dict[str, Tensor] = {}  # each term's sum, and over how many steps
+        self.numbers, self.stop = NumberWatch(), Stop()
 
     @property
     def watch(self) -> str:
@@ -101,27 +96,58 @@ class Trainer:
         return self.learner.student if self.ema is None else self.ema.module
 
     def run(self) -> Progress:
-        """Train to the end, from the start or from the checkpoint in the run directory."""
+        """Train to the end, from the start or from the checkpoint in the run directory.
+
+        Raises:
+            RunError: the checkpoint, the disk or the numbers are no good.
+            DataError: the store changed.
+            TerminatedError: SIGTERM came; the state after the last step is saved.
+        """
+        self.data.store.check()
         self._restore()
-        progress, config = self.progress, self.config
-        history = History(self.folder, progress.history_lines, progress.step)
-        display = Display(self.stage, self.schedule.total, progress.step, self.shown)
-        try:
-            while not progress.finished:
+        where = self.progress.history_lines, self.progress.step
+        history = History(self.folder, *where) if self.first else NoHistory()
+        shown = self.shown and self.first
+        display = Display(self.stage, self.schedule.total, self.progress.step, shown)
+        with contextlib.closing(history), contextlib.closing(display), self._terminable(history):
+            while not self.progress.finished:
                 self._epoch(history, display)
                 self._judge(history, display)
-                progress.epoch += 1
-                progress.finished = (
-                    progress.epoch >= config.epochs
-                    or progress.step >= self.schedule.total
-                    or 0 < config.early_stop_epochs <= progress.stale_epochs
-                )
+                self._count_epoch()
                 self._save(history)
-        finally:
-            history.close()
-            display.close()
-        save_weights(self.folder / LAST, self.judged.state_dict())
-        return progress
+                self._end_if_told()
+        if self.first:
+            save_weights(self.folder / LAST, self.judged.state_dict())
+        return self.progress
+
+    @contextlib.contextmanager
+    def _terminable(self, history: History) -> Iterator[None]:
+        """Answer SIGTERM by saving; it is answered only where the state is between two steps."""
+        with sigterm(self.stop.ask):
+            try:
+                yield
+            except TerminatedError as error:
+                self._save(history)
+                raise TerminatedError(
+                    f"{self.stage}: ended by SIGTERM after step {self.progress.step} of "
+                    f"{self.schedule.total}, which is saved in {self.folder}; the same command "
+                    "continues it"
+                ) from error
+
+    def _end_if_told(self) -> None:
+        """End here if SIGTERM came to any process: all of them end after the same step."""
+        self.stop.asked = any_process(self.stop.asked)
+        self.stop.check()
+
+    def _count_epoch(self) -> None:
+        """One more epoch is trained and judged; maybe it was the last."""
+        progress, config = self.progress, self.config
+        progress.epoch += 1
+        progress.finished = (
+            progress.epoch >= config.epochs
+            or progress.step >= self.schedule.total
+            or 0 < config.early_stop_epochs <= progress.stale_epochs
+        )
 
     def _epoch(self, history: History, display: Display) -> None:
         """The rest of the current epoch, step by step."""
@@ -129,52 +155,73 @@ class Trainer:
         order = epoch_order(self.data.train, self.config.sampler_power, self.seed, progress.epoch)
         self.learner.train()
         first = progress.step - progress.epoch * self.steps_per_epoch
-        for index in range(first, self.steps_per_epoch):
+        for index in range(first, min(self.steps_per_epoch, first + self._left)):
             started = time.monotonic()
             self._step(order[index * self.batch_size : (index + 1) * self.batch_size])
             progress.step += 1
             progress.wall_s += time.monotonic() - started
-            last = progress.step >= self.schedule.total
             done, means = index + 1, {}
-            if done % HISTORY_STEPS == 0 or done == self.steps_per_epoch or last:
-                means = self._flush(history, done % HISTORY_STEPS or HISTORY_STEPS)
+            if done % HISTORY_STEPS == 0 or done == self.steps_per_epoch or not self._left:
+                means = self._flush(history)
             display.step(means)
-            if last:
-                break
-            if progress.step % self.config.save_every_steps == 0:
+            self._end_if_told()
+            if self._left and progress.step % self.config.save_every_steps == 0:
                 self._save(history)
+
+    @property
+    def _left(self) -> int:
+        """Steps until the training's last."""
+        return self.schedule.total - self.progress.step
 
     def _step(self, chosen: np.ndarray) -> None:
         """One batch: views, teacher, student, terms, gradient, weights."""
         progress, part = self.progress, self.data.train
-        seed_step(self.seed, "step", progress.step)
-        batch = self._batch(part, chosen, self.augmentation)
+        self.data.store.check()
+        rank = [self.fabric.global_rank] if self.processes > 1 else []
+        seed_step(self.seed, "step", progress.step, *rank)
+        own = own_share(chosen, self.fabric.global_rank, self.processes)
+        batch = self._batch(part, own, self.augmentation)
         terms = self._terms(batch)
         loss = total_loss(terms)
         self.optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
-        if self.config.clip_norm:
-            # A loss that is no number is told when the history is written, by its term's name.
-            self.fabric.clip_gradients(
-                self.wrapped,
-                self.optimiser,
-                max_norm=self.config.clip_norm,
-                error_if_nonfinite=False,
-            )
+        norm = self._clip()
         self.optimiser.step()
         self.schedule.step()
         with self.fabric.autocast():  # the lesson's taps are in the type of the forward pass
             self.learner.after_step(progress.step + 1)
         if self.ema is not None:
             self.ema.update(self.learner.student)
+        self.numbers.note(progress.step + 1, [part.ids[i] for i in chosen], terms, norm)
         for name, value in {"loss": loss, **{n: v for n, (_, v) in terms.items()}}.items():
             once = torch.stack((value.detach(), torch.ones_like(value)))
             self.sums[name] = self.sums.get(name, 0) + once
 
+    def _clip(self) -> Tensor:
+        """The norm of the whole gradient, which is then shortened if the config says so."""
+        if self.config.clip_norm:
+            # What is no number is told later, when it is looked for, by its term's name.
+            return self.fabric.clip_gradients(self.wrapped, self.optimiser,
+                                              max_norm=self.config.clip_norm,
+                                              error_if_nonfinite=False)  # fmt: skip
+        gradients = [p.grad for p in self.learner.parameters() if p.grad is not None]
+        return nn.utils.get_total_norm(gradients)
+
+    def _look(self) -> None:
+        """Stop where a loss or a gradient is no number, before anything of it is saved."""
+        saved = f"The last good state is in {self.folder}"
+        self.numbers.look(self.stage, (
+            f"{saved}; the same command would come to this step again. Look at these images, lower "
+            f"{self.stage}.fit.lr (now {self.config.lr}), set clip_norm, or try precision fp32"
+        ))  # fmt: skip
+
     def _terms(self, batch: Batch) -> Terms:
         """The method's weighted terms for a batch, at this point of the training."""
-        done_ratio = min(self.progress.step / self.schedule.total, 1.0)
-        return self.wrapped(batch, self.teach(batch), done_ratio)
+        step = self.progress.step
+        done_ratio, common_seed = min(step / self.schedule.total, 1.0), None
+        if self.processes > 1 and self.learner.training:
+            common_seed = derived_seed(self.seed, "terms", step)
+        return self.wrapped(batch, self.teach(batch), done_ratio, common_seed)
 
     def _batch(self, part: Part, chosen: np.ndarray, augmentation: Augmentation | None) -> Batch:
         """Chosen images of a part as a batch on the device."""
@@ -187,17 +234,11 @@ class Trainer:
         rows = torch.from_numpy(chosen).to(target)
         return Batch(images, target, [part.ids[i] for i in chosen], rows, method.views.apart)
 
-    def _flush(self, history: History, steps: int) -> dict[str, float]:
-        """Write the means of the steps since the last line; stop on a loss that is no number."""
+    def _flush(self, history: History) -> dict[str, float]:
+        """Write the means of the steps since the last line."""
+        self._look()
         means = {name: float(total) / float(count) for name, (total, count) in self.sums.items()}
         self.sums = {}
-        bad = [name for name, value in means.items() if not math.isfinite(value)]
-        if bad:
-            raise RunError(
-                f"{' and '.join(bad)} became {means[bad[0]]} within the last {steps} steps before "
-                f"step {self.progress.step} of {self.stage}. Lower {self.stage}.fit.lr "
-                f"(now {self.config.lr}), set clip_norm, or try precision fp32"
-            )
         loss = means.pop("loss")
         history.add({
             "stage": self.stage, "split": "train", "epoch": self.progress.epoch,
@@ -209,13 +250,15 @@ class Trainer:
     def _judge(self, history: History, display: Display) -> None:
         """Validate, keep the best, tell the schedule, and count epochs without progress."""
         progress = self.progress
-        figures = self._validate()
+        with self.stop.anywhere():
+            figures = self.fabric.broadcast(self._validate() if self.first else None)
         watched = figures[self.watch]
         worth = watched if self.watch == "loss" else -watched
         if worth < progress.best_figure:
             progress.best_figure, progress.best_epoch = worth, progress.epoch
             progress.stale_epochs = 0
-            save_weights(self.folder / BEST, self.judged.state_dict())
+            if self.first:
+                save_weights(self.folder / BEST, self.judged.state_dict())
         else:
             progress.stale_epochs += 1
         self.schedule.epoch(watched)
@@ -231,20 +274,12 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         """The watched figures on the validation part."""
-        part = self.data.validation
         if self.learner.student is None:
-            return {"loss": self._validation_terms(part)}
-        logits = predict_logits(self.judged, part, self.fabric)
-        loss = cross_entropy_loss(
-            logits, torch.from_numpy(part.labels), self.learner.class_weights.cpu()
-        )
-        metrics = classification_metrics(as_predictions(logits, part, self.data.classes))
-        return {
-            "loss": float(loss),
-            "accuracy": metrics["accuracy"],
-            "balanced_accuracy": metrics["balanced_accuracy"],
-            **({"macro_auc": metrics["macro_auc"]} if metrics["macro_auc"] is not None else {}),
-        }
+            return {"loss": self._validation_terms(self.data.validation)}
+        return validation_figures(
+            self.judged, self.data.validation, self.data.classes, self.learner.class_weights,
+            self.fabric,
+        )  # fmt: skip
 
     @torch.no_grad()
     def _validation_terms(self, part: Part) -> float:
@@ -258,41 +293,20 @@ class Trainer:
         return float(np.mean(losses))
 
     def _save(self, history: History) -> None:
+        """Save a state that is good: of numbers, and of the store that the run began with."""
+        self._look()
+        self.data.store.check()
+        if not self.first:
+            return
         self.progress.history_lines = history.lines
-        save_checkpoint(self.folder, {
-            "learner": self.learner.state_dict(),
-            "ema": None if self.ema is None else self.ema.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "progress": vars(self.progress),
-            "sums": self.sums,
-        })  # fmt: skip
+        save_checkpoint(self.folder, state_of(self._parts, self.progress, self.sums))
 
     def _restore(self) -> None:
-        state = load_checkpoint(self.folder)
-        if state is None:
-            return
-        self.learner.load_state_dict(state["learner"])
-        if self.ema is not None:
-            self.ema.load_state_dict(state["ema"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.progress = Progress(**state["progress"])
-        self.sums = {k: v.to(self.fabric.device) for k, v in state["sums"].items()}
+        self.progress, sums = restore(self.folder, self._parts)
+        self.sums = {name: value.to(self.fabric.device) for name, value in sums.items()}
 
-
-def epoch_order(part: Part, power: float, seed: int, epoch: int) -> np.ndarray:
-    """Positions of a part in the order of one epoch, a function of seed and epoch alone.
-
-    Args:
-        part: whose images.
-        power: 0 shows every image once; otherwise as many are drawn with replacement, each with
-            chance (N / N_class) ** power.
-        seed: the run's.
-        epoch: counted from 0.
-    """
-    rng = np.random.default_rng(derived_seed(seed, "order", epoch))
-    if not power:
-        return rng.permutation(len(part))
-    chance = np.bincount(part.labels)[part.labels] ** -float(power)
-    return rng.choice(len(part), size=len(part), p=chance / chance.sum())
+    @property
+    def _parts(self) -> dict[str, Stateful]:
+        """What changes from step to step, by the name it has in a checkpoint."""
+        parts = {"learner": self.learner, "optimiser": self.optimiser, "schedule": self.schedule}
+        return parts | ({} if self.ema is None else {"ema": self.ema})

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dermdistill.run import atomic_write
+from dermdistill.train.checkpoint import unwritten
 from dermdistill.types import Batch, Taps
 
 MOST_OF_FREE_DISK = 0.5
@@ -50,7 +51,7 @@ class TeacherCache:
         if self.fits is None:
             self.fits = self._fits(taps)
         if self.fits:
-            with atomic_write(path) as temporary:
+            with unwritten(path), atomic_write(path) as temporary:
                 _save(temporary, taps)
         return taps
 
