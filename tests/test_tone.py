@@ -49,6 +49,8 @@ def test_a_few_hairs_change_nothing_and_no_skin_is_no_answer():
     assert typology_angle(pixels, everywhere) == pytest.approx(plain)
     assert math.isnan(typology_angle(pixels, ~everywhere))
     assert tone_of(float("nan")) is None
+    assert math.isnan(typology_angle(np.full((4, 4, 3), (200, 190, 215), np.uint8),
+                                     np.ones((4, 4), bool)))  # fmt: skip
 
 
 def test_skin_lies_beside_the_lesion_and_is_neither_black_nor_glaring():

@@ -39,7 +39,8 @@ def typology_angle(
 ) -> float:
     """Individual typology angle of the median colour of some pixels, -90 to 90 degrees.
 
-    Light skin is near 60, dark skin below -30. NaN without a pixel.
+    Light skin is near 60, dark skin below -30. NaN without a pixel, and where the colour is bluer
+    than grey: no skin is, so it is the lamp's or the camera's colour and the angle means nothing.
 
     Source: arctan((L* - 50) / b*) in degrees, Chardon et al., International Journal of Cosmetic
     Science 13, 1991; CIE Lab of sRGB under D65. The median leaves hairs and vessels out.
@@ -48,7 +49,9 @@ def typology_angle(
     if not len(chosen):
         return float("nan")
     lab = rgb_to_lab(chosen.T[None, :, :, None])[0, :, :, 0].median(dim=1).values.double()
-    return float(torch.rad2deg(torch.atan2(lab[0] - MIDDLE_L, lab[2].clamp_min(1e-6))))
+    if lab[2] <= 0:
+        return float("nan")
+    return float(torch.rad2deg(torch.atan2(lab[0] - MIDDLE_L, lab[2])))
 
 
 def skin_around(
@@ -83,8 +86,8 @@ def write_tones(
 ) -> dict[str, int]:
     """Measure every image of a table and write a CSV with `COLUMNS`; returns images by tone.
 
-    `skin_from` is "mask" or "rim"; the angle is empty where an image cannot be read or shows too
-    little skin.
+    `skin_from` is "mask" or "rim"; the angle is empty where an image cannot be read, shows too
+    little skin or is bluer than any skin.
 
     Raises:
         DataError: no image can be measured, or the folder of masks has none of any image.
