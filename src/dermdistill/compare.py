@@ -16,7 +16,7 @@ from typing import Any
 from dermdistill.config import Config, to_dict
 from dermdistill.data.dataset import open_dataset
 from dermdistill.distill import distill, teach
-from dermdistill.errors import ConfigError, DermdistillError, TerminatedError
+from dermdistill.errors import ConfigError, DermdistillError, RunError, TerminatedError
 from dermdistill.methods import build_method
 from dermdistill.run import METRICS, atomic_write, digest_of, read_json, write_text
 
@@ -83,6 +83,7 @@ def compare(
 
     Raises:
         ConfigError: a name or value is wrong, or Ray is not installed; nothing was trained.
+        RunError: Ray does not start, or there is none at the address.
         DataError: the images cannot be used.
     """
     cells = _grid(config, methods, seeds, folds)
@@ -237,7 +238,14 @@ def _on_ray(
             "after another in this process"
         ) from error
     where = {"include_dashboard": False} if address == LOCAL else {"address": address}
-    ray.init(**where, log_to_driver=False, logging_level="warning")
+    try:
+        ray.init(**where, log_to_driver=False, logging_level="warning")
+    except Exception as error:  # Ray has no error of its own for a start that failed
+        said = " ".join(str(error).split())[:300]
+        raise RunError(
+            f"Ray did not start, or is not at the address ({address}): {said}. "
+            "Try again on a quieter machine, check the address, or give --ray none"
+        ) from error
     try:
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": RETRIES,
                    "retry_exceptions": [TerminatedError]}  # fmt: skip
