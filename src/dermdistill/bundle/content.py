@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable
 
 from dermdistill.bundle.formats import FORMATS
-from dermdistill.bundle.manifest import CARD, GOLDEN, load_json
+from dermdistill.bundle.manifest import CARD, GOLDEN
+from dermdistill.bundle.strict import load_json
 
 # Programs and containers of programs, by their first bytes.
 PROGRAMS = {b"\x7fELF": "a program", b"MZ": "a program", b"#!": "a script", b"PK": "a zip archive",

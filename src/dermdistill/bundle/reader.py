@@ -17,10 +17,9 @@ from dermdistill.bundle.manifest import (
     GoldenCase,
     Manifest,
     Model,
-    decode,
-    load_json,
     parse_manifest,
 )
+from dermdistill.bundle.strict import decode, load_json
 from dermdistill.data.decode import decode as decode_image
 from dermdistill.errors import BundleError, unknown_name
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from dermdistill.bundle.manifest import Abstention, Calibration, Conformal, decode
+from dermdistill.bundle.manifest import Abstention, Calibration, Conformal
 from dermdistill.bundle.runtimes import Answers
+from dermdistill.bundle.strict import decode
 from dermdistill.config import load_config
 from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.errors import DermdistillError, RunError
