@@ -147,6 +147,7 @@ def build_api(service: Service, files: Mapping[str, bytes], token: str | None = 
         yield
         await service.batcher.stop()
         service.decoders.shutdown()
+        service.telemetry.event("stopped")
 
     api = FastAPI(
         title="dermdistill", version="1", description=service.bundle.manifest.notice,

@@ -91,4 +91,3 @@ def serve(
     address = socket.getsockname()[:2]
     telemetry.event("listening", host=address[0], port=address[1], bundle=bundle.digest[:12])
     uvicorn.Server(settings).run(sockets=[socket])
-    telemetry.event("stopped")
