@@ -23,7 +23,6 @@ from dermdistill.evaluate.explain.cam import (
     choose_map,
     class_activation_map,
     evidence_maps,
-    pools_by_mean,
 )
 from dermdistill.evaluate.explain.scores import (
     STEPS,
@@ -34,7 +33,7 @@ from dermdistill.evaluate.explain.scores import (
     inside_score,
 )
 from dermdistill.evaluate.opened import open_run
-from dermdistill.models import build_backbone, freeze
+from dermdistill.models import build_backbone, freeze, pools_by_mean
 from dermdistill.run import read_json
 from dermdistill.runtime import seed_step
 

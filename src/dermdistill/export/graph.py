@@ -6,10 +6,9 @@ import torch
 from jaxtyping import Real
 from torch import Tensor, nn
 
-from dermdistill.models import Backbone
+from dermdistill.models import Backbone, pools_by_mean
 
 WHITE = 255  # of 8-bit pixels
-PROBES, PROBE_TOLERANCE = 2, 1e-4
 
 
 class DeployedGraph(nn.Module):
@@ -32,8 +31,13 @@ class DeployedGraph(nn.Module):
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.input_px = input_px
         self.temperature = temperature
-        linear = pools_linearly(self.network, input_px)
-        self.class_maps = _pointwise(self.network.classifier) if linear else None
+        head = self.network.classifier
+        exact = (
+            isinstance(head, nn.Linear)
+            and head.bias is not None
+            and pools_by_mean(self.network, input_px)
+        )
+        self.class_maps = _pointwise(head) if exact else None
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -62,20 +66,3 @@ def _pointwise(classifier: nn.Linear) -> nn.Conv2d:
         conv.weight.copy_(classifier.weight[:, :, None, None])
         conv.bias.copy_(classifier.bias)
     return conv.eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def pools_linearly(network: Backbone, input_px: int) -> bool:
-    """Whether the logits are a linear map of the mean of the last map, tried on noise.
-
-    So it is for MobileNetV2, EfficientNet and ResNet; MobileNetV3 and V4 widen between the two.
-    """
-    classifier = network.classifier
-    if not isinstance(classifier, nn.Linear) or classifier.bias is None:
-        return False
-    generator = torch.Generator().manual_seed(0)
-    taps = network(torch.rand(PROBES, 3, input_px, input_px, generator=generator))
-    pooled = taps.map.mean((2, 3))
-    return pooled.shape == taps.embedding.shape and torch.allclose(
-        pooled, taps.embedding, rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE
-    )

@@ -15,6 +15,7 @@ from dermdistill.models.backbone import (
     load_network,
     require_network,
 )
+from dermdistill.models.pooling import noise_image, pools_by_mean
 
 __all__ = [
     "Backbone",
@@ -26,6 +27,8 @@ __all__ = [
     "freeze",
     "load_best",
     "load_network",
+    "noise_image",
     "orthogonal_projector",
+    "pools_by_mean",
     "require_network",
 ]

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from dermdistill.errors import ConfigError, unknown_name
-from dermdistill.models import Backbone
+from dermdistill.models import Backbone, noise_image, pools_by_mean
 
 EXACT, BEST = "cam", "auto"
 # Names here -> classes of the grad-cam library that need one forward and one backward pass.
@@ -20,7 +20,6 @@ LIBRARY = {
     "xgradcam": "XGradCAM",
 }
 MAPS = (BEST, EXACT, *LIBRARY)
-MEAN_TOLERANCE = 1e-4  # of the embedding's largest value: fp32 sums in another order
 
 
 def class_activation_map(
@@ -46,31 +45,10 @@ def class_activation_map(
     return F.conv2d(features, weight[:, :, None, None])
 
 
-@torch.no_grad()
-def pools_by_mean(network: Backbone, input_px: int) -> bool:
-    """Whether a network in evaluation mode embeds by the map's mean: then its CAM is exact.
-
-    True of MobileNetV2, EfficientNet and ResNet; false of networks that widen the embedding after
-    pooling (MobileNetV3, V4, GhostNet), normalise it (ConvNeXt) or read a token (ViT). Asked of
-    an image of noise, on which no two channels are equal by chance.
-    """
-    taps = network(_noise(network, input_px))
-    mean = taps.map.mean((2, 3))
-    if mean.shape != taps.embedding.shape:
-        return False
-    largest = float(taps.embedding.abs().max())
-    return bool((mean - taps.embedding).abs().max() <= MEAN_TOLERANCE * max(largest, 1e-12))
-
-
-def _noise(network: Backbone, input_px: int) -> Tensor:
-    noise = torch.rand(1, 3, input_px, input_px, generator=torch.Generator().manual_seed(0))
-    return noise.to(next(network.parameters()).device)
-
-
 def _reads_its_map(network: Backbone, input_px: int) -> bool:
     """Whether the last map has a gradient: a transformer that reads a token leaves it without."""
     split = _Split(network)
-    features = split.features(_noise(network, input_px)).detach().requires_grad_()
+    features = split.features(noise_image(network, input_px)).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(split.head(features)[0, 0], features)
     return bool(network.as_map(gradient).any())
 
