@@ -1,6 +1,7 @@
 """A step shared by processes: the losses of one, in real processes that talk to each other."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,14 @@ import yaml
 import small
 from dermdistill.config import ViewsConfig, to_dict
 from dermdistill.errors import ConfigError
+from dermdistill.methods import METHODS
 from dermdistill.run import BEST, HISTORY, LAST, METRICS
 from dermdistill.train.checkpoint import CHECKPOINT
 from dermdistill.train.parallel import check_shares, own_share
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "parallel.py"
+# Gradients up to 1.3e-4 apart in fp32, 6e-13 in float64: docs/log.md; the bar of 1e-5 stands.
+ROUNDED_FURTHER = {"stalk", "tss_kd", "at"}
 # So that one process and two see the same pixels: their draws differ, by rank.
 UNVARIED = ViewsConfig(
     scale=(1.0, 1.0), rotation_deg=0.0, translate_ratio=0.0, flip_probability=0.0, brightness=0.0,
@@ -76,9 +80,14 @@ def test_two_processes_compute_the_loss_and_gradients_of_one():
 
 @pytest.mark.slow
 def test_every_method_computes_the_same_in_two_processes():
+    """In float64 all do; in fp32 all but three, whose gradients rounding alone moves further."""
     done = subprocess.run([sys.executable, str(BENCHMARK)], capture_output=True, text=True,
                           check=False)  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    rows = re.findall(r"^(\w+) +float32 .* float64 loss (\S+) gradient (\S+)$", done.stdout, re.M)
+    assert [name for name, *_ in rows] == [*METHODS, "pretext"], done.stdout + done.stderr
+    assert all(float(loss) < 1e-10 and float(gradient) < 1e-10 for _, loss, gradient in rows)
+    short = re.search(r"; not (.*)$", done.stdout.strip().splitlines()[-1])
+    assert set(short[1].split(", ") if short else ()) <= ROUNDED_FURTHER, done.stdout
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def bundle():
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("drawn")
-    synthesise(folder, 12, 160, seed=12, workers=1)
+    synthesise(folder, 16, 160, seed=12, workers=1)
     return sorted(folder.rglob("*.jpg"))
 
 

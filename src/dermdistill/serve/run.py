@@ -1,5 +1,6 @@
 """Start the server: loopback by default, a token for any other address, an end that waits."""
 
+import contextlib
 import ipaddress
 import os
 import secrets
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 
 from dermdistill.app import build_site
 from dermdistill.bundle import Bundle, open_runtime
-from dermdistill.errors import ConfigError, ToolchainError
+from dermdistill.errors import ConfigError, TerminatedError, ToolchainError
 from dermdistill.serve.limits import Limits
 
 TOKEN_VARIABLE = "DERMDISTILL_TOKEN"
@@ -90,4 +91,6 @@ def serve(
     socket = settings.bind_socket()
     address = socket.getsockname()[:2]
     telemetry.event("listening", host=address[0], port=address[1], bundle=bundle.digest[:12])
-    uvicorn.Server(settings).run(sockets=[socket])
+    # uvicorn closes the door, answers what is inside, then passes the signal on: all is done.
+    with contextlib.suppress(TerminatedError):
+        uvicorn.Server(settings).run(sockets=[socket])
