@@ -37,6 +37,7 @@ GROUP = "data"  # its commands have two words
 WITH_CONFIG = ("teach", "distill")  # their arguments are a whole Config
 # Arguments that may be left out or repeated and still are given without their name.
 WORDS: dict[str, dict[str, str]] = {
+    "evaluate": {"run": "a run directory"},
     "report": {"runs": "run directories"},
     "methods": {"name": "the method to explain; without one, all are listed"},
     "data fetch": {"name": "which data set", "folder": "where it goes"},
