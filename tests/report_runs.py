@@ -5,14 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import yaml
 
 from dermdistill.data.store import FORMAT, IMAGES, INDEX, SETTINGS, digest
+from dermdistill.evaluate.groups import save_groups
 from dermdistill.evaluate.metrics import classification_metrics
 from dermdistill.evaluate.predictions import Predictions
 from dermdistill.run import digest_of, write_json
 
 CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
 SHARES = (0.11, 0.64, 0.06, 0.02, 0.12, 0.015, 0.015, 0.02)
+DRAWS = 100  # of a bootstrap: enough to see that it is there
 SPLIT = {"digest": digest_of("the split"), "protocol": "lesion"}
 
 
@@ -82,6 +86,7 @@ def write_run(
     pretext: bool = False,
     split: dict[str, str] | None = None,
     epochs: int = 40,
+    seed: int = 2021,
 ) -> Path:
     """A finished run directory; every file is written by the code that writes it in earnest."""
     folder.mkdir(parents=True)
@@ -95,7 +100,7 @@ def write_run(
                        "size_mb": size_mb, "input_px": 224}  # fmt: skip
     write_json(folder / "metrics.json", metrics | {"selected_epoch": 33, "wall_s": 8047.3})
     write_json(folder / "provenance.json", {
-        "seed": 2021, "stage": stage, "method": method, "network": network,
+        "seed": seed, "stage": stage, "method": method, "network": network,
         "store": store or {"folder": "../store", "digest": digest_of("gone")},
         "split": split or SPLIT, "teacher_run": teacher_run, "pretext_run": None,
         "versions": {"dermdistill": "0.1.0", "torch": "2.14.0", "timm": "1.0.20"},
@@ -113,10 +118,26 @@ def write_run(
         lines = history_of("pretext", epochs, {"rotation": 3.4}, 4) + lines
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "history.jsonl").write_text(text)
-    (folder / "config.yaml").write_text(f"seed: 2021\nstudent:\n  method: {method}\n")
+    settings = {"seed": seed, "student": {"method": method or "supervised"},
+                "evaluation": {"draws": DRAWS}}  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     parity = {"images": 64, "source": "test images", "probability": 3.1e-06, "top1_agreement": 1.0}
     write_json(folder / "parity.json", {"onnx": parity})
     return folder
+
+
+def write_groups(run: Path) -> None:
+    """Lesions of one to three images, and facts of most of them, beside a run's predictions."""
+    for part in ("validation", "test"):
+        made = Predictions.load(run / f"predictions-{part}.csv", run / f"truth-{part}.csv")
+        rng = np.random.default_rng(len(part))
+        lesions = np.sort(rng.integers(0, len(made) // 2, len(made)))
+        save_groups(run / f"groups-{part}.csv", made.ids, pd.DataFrame({
+            "lesion": [f"L{number}" for number in lesions],
+            "age": rng.choice([25.0, 45.0, 65.0, np.nan], len(made)),
+            "sex": rng.choice(["female", "male"], len(made)),
+            "site": rng.choice(["head/neck", "lower extremity", "torso"], len(made)),
+        }))  # fmt: skip
 
 
 def write_pair(root: Path, epochs: int = 40) -> tuple[Path, Path]:

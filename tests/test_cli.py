@@ -94,6 +94,8 @@ def test_help_and_refusals_import_nothing_heavy(words):
         (("data", "pak"), "no command 'data pak'; did you mean 'data pack'"),
         (("distill", "--student.metod", "kd"), "did you mean '--student.method'"),
         (("report", "x", "--ouput", "y"), "did you mean '--output'"),
+        (("evaluate", "--images", "x"), "or --images FOLDER with --model RUN"),
+        (("evaluate",), "evaluate takes a run directory"),
     ],
 )
 def test_a_wrong_word_gets_the_nearest_right_one(words, said):
@@ -233,3 +235,7 @@ def test_the_main_job_from_a_recipe_with_overrides(tmp_path):
     assert (tmp_path / "page.html").exists()
     refused(call("export", run, "--to", "onx", cwd=tmp_path), "did you mean 'onnx'")
     refused(call("evaluate", "nowhere", cwd=tmp_path), "nowhere")
+    done = call("evaluate", "--images", small.images(), "--model", run, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"{small.IMAGES} images" in done.stdout
+    assert (tmp_path / f"{run}-on-{small.images().name}" / METRICS).exists()

@@ -17,8 +17,10 @@ import small
 from dermdistill.config import NetworkConfig, TeacherConfig, to_dict
 from dermdistill.distill import distill, evaluate, teach
 from dermdistill.errors import ConfigError, DataError, RunError
+from dermdistill.evaluate.images import score_images
 from dermdistill.export import export_run
 from dermdistill.models import load_network
+from dermdistill.report import write_report
 from dermdistill.run import (
     BEST,
     CONFIG,
@@ -264,6 +266,45 @@ def test_evaluating_on_other_images_is_refused(output):
     (student / CONFIG).write_text(yaml.safe_dump(config))
     with pytest.raises(RunError, match="other images or another split"):
         evaluate(student, progress=False)
+
+
+def test_another_folder_is_scored_by_the_same_road(finished, tmp_path):
+    """The run's own images given as another folder: the same probabilities, image by image."""
+    student = of_kind(finished, "student")
+    before = {path.name: path.read_bytes() for path in student.iterdir() if path.is_file()}
+    made = score_images(student, small.images(), tmp_path / "elsewhere", progress=False)
+    everywhere, own = small.predictions(made, "test"), small.predictions(student, "test")
+    assert len(everywhere) == small.IMAGES > len(own)
+    rows = [everywhere.ids.index(name) for name in own.ids]
+    assert everywhere.probabilities[rows] == pytest.approx(own.probabilities, abs=1e-5)
+    assert everywhere.labels[rows].tolist() == own.labels.tolist()
+    assert read_json(made / METRICS)["test"]["images"] == small.IMAGES
+    assert {p.name: p.read_bytes() for p in student.iterdir() if p.is_file()} == before
+    digests = [read_json(run / PROVENANCE)["split"]["digest"] for run in (made, student)]
+    assert digests[0] != digests[1]
+    assert "elsewhere" in write_report([made], tmp_path / "report.html").read_text()
+
+
+def test_a_folder_with_some_of_the_classes_is_scored_and_with_others_refused(finished, tmp_path):
+    student, data = of_kind(finished, "student"), small.dataset()
+    for name in data.classes[:2]:
+        (tmp_path / "images" / name).mkdir(parents=True)
+    facts = data.table.frame.set_index("id")
+    for label, paths in facts.groupby("label")["path"]:
+        if label in data.classes[:2]:
+            for path in paths.iloc[:2]:
+                shutil.copy(path, tmp_path / "images" / label)
+    with pytest.warns(UserWarning, match="names no lesions"):
+        made = score_images(student, tmp_path / "images", tmp_path / "some", progress=False)
+    figures = read_json(made / METRICS)["test"]
+    assert figures["images"] == 4
+    assert figures["absent"] == list(data.classes[2:])
+    shutil.copytree(tmp_path / "images" / data.classes[0], tmp_path / "images" / "wart")
+    with (
+        pytest.warns(UserWarning, match="names no lesions"),
+        pytest.raises(DataError, match=r"have the classes wart, which the network .* not know"),
+    ):
+        score_images(student, tmp_path / "images", tmp_path / "none", progress=False)
 
 
 def test_a_stage_stopped_before_scoring_is_scored_and_not_trained_again(output):

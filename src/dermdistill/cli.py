@@ -48,6 +48,7 @@ GROUPS = ("data", "bundle")  # their commands have two words
 NO_OPTIONS = {"config", "resume"}  # arguments that are given in another way
 # Arguments that may be left out or repeated and still are given without their name.
 WORDS: dict[str, dict[str, str]] = {
+    "evaluate": {"run": "a run directory"},
     "report": {"runs": "run directories"},
     "predict": {"images": "image files"},
     "bench": {"bundles": "bundles"},

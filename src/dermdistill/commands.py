@@ -213,16 +213,37 @@ def _numbers(name: str, text: str) -> list[int]:
                           "1,2,3") from error  # fmt: skip
 
 
-def evaluate(run: str) -> None:
-    """Score a finished run again on its held-out images; rewrites its figures and predictions.
+def evaluate(
+    run: str | None = None,
+    images: str | None = None,
+    model: str | None = None,
+    output: str | None = None,
+    layout: str = "auto",
+) -> None:
+    """Score a finished run again on its held-out images, or on another folder of images.
 
     Args:
-        run: a run directory.
+        run: a run directory; its figures and predictions are rewritten.
+        images: a folder of labelled images to score a run on instead.
+        model: the run directory to score on `images`; no file of it is changed.
+        output: where that result goes; by default beside the model.
+        layout: of `images`: "auto", "isic2019", "ham10000" or "folders".
     """
-    from dermdistill.distill import evaluate as score_again
+    if (images is None) == (run is None) or (images is None) != (model is None):
+        raise ConfigError(
+            "evaluate takes a run directory, or --images FOLDER with --model RUN; "
+            "see `dermdistill evaluate --help`"
+        )
+    if images is None:
+        from dermdistill.distill import evaluate as score_again
 
-    score_again(Path(run))
-    _tell(Path(run))
+        score_again(Path(run))
+        _tell(Path(run))
+        return
+    from dermdistill.evaluate.images import score_images
+
+    place = output or f"{model.rstrip('/')}-on-{Path(images).resolve().name}"
+    _tell(score_images(model, images, place, layout))
 
 
 def export(run: str, to: str = "onnx", output: str | None = None) -> None:

@@ -8,7 +8,8 @@ from lightning_fabric import Fabric
 from torch.utils.flop_counter import FlopCounterMode
 
 from dermdistill.config import EvaluationConfig
-from dermdistill.data.dataset import Dataset
+from dermdistill.data.dataset import Dataset, Part
+from dermdistill.data.table import Table
 from dermdistill.evaluate.groups import save_groups
 from dermdistill.evaluate.metrics import classification_metrics
 from dermdistill.evaluate.predict import as_predictions, predict_logits
@@ -42,16 +43,35 @@ def score(
         One dict of metrics a part, and "cost".
     """
     network = network.to(fabric.device, memory_format=torch.channels_last)
-    metrics = {}
-    for name in HELD_OUT:
-        part = getattr(data, name)
-        predictions = as_predictions(predict_logits(network, part, fabric), part, data.classes)
-        predictions.save(folder / f"predictions-{name}.csv")
-        predictions.save_truth(folder / f"truth-{name}.csv")
-        facts = data.table.frame.iloc[data.table.rows(part.ids)]
-        save_groups(folder / f"groups-{name}.csv", part.ids, facts)
-        metrics[name] = classification_metrics(predictions, settings)
+    metrics = {
+        name: score_part(network, getattr(data, name), name, data.table, folder, fabric, settings)
+        for name in HELD_OUT
+    }
     return metrics | {"cost": cost(network, data.store.px)}
+
+
+def score_part(
+    network: Backbone,
+    part: Part,
+    name: str,
+    table: Table,
+    folder: Path,
+    fabric: Fabric,
+    settings: EvaluationConfig | None = None,
+) -> dict[str, Any]:
+    """Metrics on one part; writes its three CSV files. Arguments as `score`.
+
+    Args:
+        part: the images.
+        name: of the part, in the files' names.
+        table: what is known of the images.
+    """
+    predictions = as_predictions(predict_logits(network, part, fabric), part, table.classes)
+    predictions.save(folder / f"predictions-{name}.csv")
+    predictions.save_truth(folder / f"truth-{name}.csv")
+    facts = table.frame.iloc[table.rows(part.ids)]
+    save_groups(folder / f"groups-{name}.csv", part.ids, facts)
+    return classification_metrics(predictions, settings)
 
 
 @torch.no_grad()

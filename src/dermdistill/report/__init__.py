@@ -8,12 +8,22 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from dermdistill.report import figures, words
+from dermdistill.evaluate.assess import Assessment
+from dermdistill.evaluate.intervals import Difference, Interval
+from dermdistill.evaluate.selective import cascade
+from dermdistill.evaluate.versus import against_first
+from dermdistill.report import curves, figures, words
+from dermdistill.report.card import model_card
+from dermdistill.report.content import tables
 from dermdistill.report.examples import examples
+from dermdistill.report.judged import Judged, judge, worst_names
 from dermdistill.report.runs import PARTS, RunRecord, read_runs
+from dermdistill.report.tables import Table, write_tables
+from dermdistill.report.verdicts import HEADLINE, ranking
 from dermdistill.run import RESEARCH_NOTICE, write_text
 
 TITLE_NAMES = 2  # a title that names more runs is no title
+GROUP_FIGURES = {"AUC for malignant": ("malignant", "auc"), "Balanced accuracy": HEADLINE}
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -38,30 +48,104 @@ def write_report(runs: Sequence[str | os.PathLike], path: str | os.PathLike) -> 
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    beside = tables_beside(path)
     environment.filters |= {
         name: getattr(words, name)
         for name in ("percent", "area", "count", "magnitude", "plain", "duration")
     }
-    page = environment.get_template("report.html.j2").render(_page(records))
+    shown = _page(records)
+    page = environment.get_template("report.html.j2").render(shown | {"beside": beside.name})
+    write_tables([*shown["tables"].values()], beside)
     write_text(path, page)
     return Path(path)
+
+
+def tables_beside(path: str | os.PathLike) -> Path:
+    """The folder with a page's tables as CSV, Markdown and LaTeX."""
+    return Path(path).with_name(f"{Path(path).stem}-tables")
 
 
 def _page(records: list[RunRecord]) -> dict[str, Any]:
     by_folder = {record.folder: record for record in records}
     first = records[0]
     teacher = by_folder.get(first.teacher)
+    judged = judge(records)
+    made = {records[one.index].folder: one.made for one in judged}
+    tags = {one.index: one.tag for one in judged}
+    alike = [one for one in judged if one.made.made.design == judged[0].made.made.design]
+    versus = against_first([one.made for one in alike]) if alike else []
+    found = tables(judged, alike, versus) if judged else {}
+    mine, theirs = made.get(first.folder), made.get(first.teacher)
     return {
         "notice": RESEARCH_NOTICE,
         "title": _title([record.name for record in records]),
         "parts": PARTS,
         "cards": _cards(first, teacher),
-        "findings": words.findings(first, teacher),
-        "cautions": words.cautions(records),
+        "findings": [
+            *words.findings(first, teacher, mine, _difference(mine, theirs)),
+            *filter(None, [ranking(alike, versus)]),
+        ],
+        "cautions": words.cautions(records, judged),
+        "tables": found,
+        "curves": _curves(judged, mine, theirs),
         "trade_off": _markup(figures.trade_off_figure(_points(records))),
-        "class_figure": _markup(_class_figure(records)),
-        "runs": [_run(index, record, by_folder) for index, record in enumerate(records)],
+        "class_figure": _markup(_class_figure(records, made)),
+        "runs": [
+            _run(index, record, by_folder)
+            | _judged_sections(index, tags.get(index, ""), made.get(record.folder), found)
+            for index, record in enumerate(records)
+        ],
     }
+
+
+def _difference(mine: Assessment | None, theirs: Assessment | None) -> Difference | None:
+    """Balanced accuracy of a run less its teacher's, where both were judged on the same images."""
+    if mine is None or theirs is None or mine.made.design != theirs.made.design:
+        return None
+    return mine.made.minus(theirs.made, HEADLINE)
+
+
+def _curves(
+    judged: list[Judged], mine: Assessment | None, theirs: Assessment | None
+) -> list[tuple[str, Markup]]:
+    """The comparison's figures with what is written under each."""
+    lines = [(one.index, one.tag, one.made) for one in judged]
+    drawn = [
+        ("Malignant against benign at every threshold; further up and left is better.",
+         curves.roc_figure(lines, "roc")),
+        ("The same as precision: how many alarms are right, at this test part's share of "
+         "malignant images (dotted).", curves.pr_figure(lines, "pr")),
+        ("Answering the surest images alone: how many of the answers are wrong. Lower is better.",
+         curves.risk_figure(lines, "risk")),
+    ]  # fmt: skip
+    if _difference(mine, theirs) is not None:
+        points = cascade(mine.test, theirs.test)
+        drawn.append((
+            "The cascade: the student answers where it is sure and sends the rest to its teacher. "
+            "Left all student, right all teacher.", curves.cascade_figure(points, "cascade"),
+        ))  # fmt: skip
+    return [(caption, _markup(svg)) for caption, svg in drawn if svg]
+
+
+def _judged_sections(
+    index: int, tag: str, made: Assessment | None, found: dict[str, Table]
+) -> dict[str, Any]:
+    """The parts of one run's section that its predictions give."""
+    if made is None:
+        return {"judged": None}
+    anchor = f"run-{index + 1}"
+    own = {key: found[key].only(tag) for key in ("classes", "calibration", "conformal", "groups")
+           if key in found}  # fmt: skip
+    drawn = [
+        _markup(curves.group_figure(made.groups, key, worst_names(made, key),
+                                    f"{anchor}-groups-{place}", label))
+        for place, (label, key) in enumerate(GROUP_FIGURES.items())
+    ]  # fmt: skip
+    return {"judged": {
+        "tables": {key: table for key, table in own.items() if table.rows},
+        "reliability": _markup(curves.reliability_figure(made, f"{anchor}-reliability")),
+        "groups": [svg for svg in drawn if svg],
+    }}  # fmt: skip
 
 
 def _title(names: list[str]) -> str:
@@ -107,7 +191,7 @@ def _points(records: list[RunRecord]) -> list[dict[str, Any]]:
     ]
 
 
-def _class_figure(records: list[RunRecord]) -> str | None:
+def _class_figure(records: list[RunRecord], made: dict[Path, Assessment]) -> str | None:
     classes = dict.fromkeys(
         name for record in records for name in record.metrics["test"]["per_class"]
     )
@@ -119,10 +203,18 @@ def _class_figure(records: list[RunRecord]) -> str | None:
                 name: row["sensitivity"]
                 for name, row in record.metrics["test"]["per_class"].items()
             },
+            "intervals": _class_intervals(made.get(record.folder)),
         }
         for index, record in enumerate(records)
     ]
     return figures.class_figure(list(classes), series)
+
+
+def _class_intervals(made: Assessment | None) -> dict[str, Interval | None]:
+    if made is None:
+        return {}
+    return {name: made.made.interval(("per_class", name, "sensitivity"))
+            for name in made.test.classes}  # fmt: skip
 
 
 def _run(index: int, record: RunRecord, by_folder: dict[Path, RunRecord]) -> dict[str, Any]:
@@ -147,6 +239,7 @@ def _run(index: int, record: RunRecord, by_folder: dict[Path, RunRecord]) -> dic
         "kept_epoch": kept,
         "wall_s": record.metrics.get("wall_s"),
         "facts": words.facts(record),
+        "card": model_card(record),
         "command": words.command(record),
         "teacher_name": teacher.name if teacher else None,
         "cost": {

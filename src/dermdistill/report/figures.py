@@ -79,9 +79,9 @@ def loss_figure(history: Sequence[dict[str, Any]], name: str) -> str | None:
                 label=term,
             )
         _log_where_wide(axes, [value for curve in curves.values() for _, value in curve])
-        _legend(axes, list(curves))
+        legend(axes, list(curves))
 
-    return _panel(draw, name, "Loss by term over the epochs", "epoch", "loss")
+    return panel(draw, name, "Loss by term over the epochs", "epoch", "loss")
 
 
 def accuracy_figure(
@@ -107,9 +107,9 @@ def accuracy_figure(
             axes.axvline(kept_epoch, color=MUTED, linewidth=0.9, linestyle=DASHES[1])
             axes.plot(kept_epoch, 100 * kept, "o", color=colour(1), markersize=7,
                       markeredgecolor=SURFACE, label=f"kept: epoch {kept_epoch}")  # fmt: skip
-            _legend(axes, [f"kept: epoch {kept_epoch}"])
+            legend(axes, [f"kept: epoch {kept_epoch}"])
 
-    return _panel(draw, name, "Validation balanced accuracy", "epoch", "balanced accuracy, %")
+    return panel(draw, name, "Validation balanced accuracy", "epoch", "balanced accuracy, %")
 
 
 def rate_figure(history: Sequence[dict[str, Any]], name: str) -> str | None:
@@ -123,7 +123,7 @@ def rate_figure(history: Sequence[dict[str, Any]], name: str) -> str | None:
                   marker="o" if len(curve) == 1 else None)  # fmt: skip
         _log_where_wide(axes, [value for _, value in curve])
 
-    return _panel(draw, name, "Learning rate over the epochs", "epoch", "learning rate")
+    return panel(draw, name, "Learning rate over the epochs", "epoch", "learning rate")
 
 
 def trade_off_figure(points: Sequence[dict[str, Any]]) -> str | None:
@@ -151,10 +151,10 @@ def trade_off_figure(points: Sequence[dict[str, Any]]) -> str | None:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if value in TICKS else "")
         axes.margins(0.12, 0.2)
-        _legend(axes, [point["tag"] for point in drawn])
+        legend(axes, [point["tag"] for point in drawn])
 
     label = "Test balanced accuracy against parameters"
-    return _panel(draw, "trade-off", label, "parameters, millions", "test balanced accuracy, %")
+    return panel(draw, "trade-off", label, "parameters, millions", "test balanced accuracy, %")
 
 
 def class_figure(classes: Sequence[str], series: Sequence[dict[str, Any]]) -> str | None:
@@ -162,7 +162,8 @@ def class_figure(classes: Sequence[str], series: Sequence[dict[str, Any]]) -> st
 
     Args:
         classes: row names, top first.
-        series: one a run: index, tag, values (class name -> sensitivity in [0, 1] or None).
+        series: one a run: index, tag, values (class name -> sensitivity in [0, 1] or None),
+            intervals (class name -> its ends, where there are any).
     """
     if not classes:
         return None
@@ -173,6 +174,10 @@ def class_figure(classes: Sequence[str], series: Sequence[dict[str, Any]]) -> st
             shift = step * (place - (len(series) - 1) / 2)
             points = [(100 * one["values"][name], row + shift) for row, name in enumerate(classes)
                       if one["values"].get(name) is not None]  # fmt: skip
+            for row, name in enumerate(classes):
+                if ends := one["intervals"].get(name):
+                    axes.plot([100 * end for end in ends], [row + shift] * 2, linewidth=1.2,
+                              color=colour(one["index"]), zorder=2)  # fmt: skip
             if points:
                 axes.plot(*zip(*points, strict=True), marker(one["index"]), label=one["tag"],
                           color=colour(one["index"]), markersize=6.5,
@@ -181,10 +186,10 @@ def class_figure(classes: Sequence[str], series: Sequence[dict[str, Any]]) -> st
         axes.set_ylim(len(classes) - 0.4, -0.6)
         axes.set_yticks(range(len(classes)), classes, color=INK)
         axes.grid(True, axis="y")
-        _legend(axes, [one["tag"] for one in series])
+        legend(axes, [one["tag"] for one in series])
 
     inches = (PANEL_INCHES[0], HEAD_INCHES + ROW_INCHES * len(classes))
-    return _panel(
+    return panel(
         draw, "classes", "Test sensitivity by class", "test sensitivity, %", "", inches, False
     )
 
@@ -210,21 +215,31 @@ def _log_where_wide(axes: Axes, values: Sequence[int | float]) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _legend(axes: Axes, names: Sequence[str]) -> None:
+def legend(axes: Axes, names: Sequence[str]) -> None:
     """Above the plot, in as many columns as the longest name leaves room for."""
     columns = LEGEND_CHARACTERS // (max(map(len, names)) + LEGEND_SIGN_CHARACTERS)
-    legend = axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderpad=0,
+    made = axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderpad=0,
                          handlelength=2.2, columnspacing=1.4,
                          ncols=max(1, min(columns, len(names))))  # fmt: skip
-    for text in legend.get_texts():
+    for text in made.get_texts():
         if len(text.get_text()) > LEGEND_CHARACTERS - LEGEND_SIGN_CHARACTERS:
             text.set_text(text.get_text()[: LEGEND_CHARACTERS - LEGEND_SIGN_CHARACTERS - 1] + "…")
 
 
-def _panel(
+def panel(
     draw: Callable[[Axes], None], name: str, label: str, x: str, y: str,
     inches: tuple[float, float] = PANEL_INCHES, whole_epochs: bool = True,
 ) -> str:  # fmt: skip
+    """One drawing as inline SVG.
+
+    Args:
+        draw: puts it on the axes.
+        name: of the drawing, unique on the page.
+        label: what a reader who cannot see it is told.
+        x, y: names of the axes.
+        inches: its size.
+        whole_epochs: ticks at whole numbers alone.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=inches, layout="constrained")
         axes = figure.add_subplot()

@@ -43,6 +43,12 @@ class RunRecord:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def family(self) -> str:
+        """Method and network: runs of one family differ by their seed."""
+        made = self.provenance
+        return f"{made.get('method') or self.stage}, {made.get('network') or self.name}"
+
+    @property
     def name(self) -> str:
         """The folder's name, which is what people call the run."""
         return self.folder.name

@@ -4,7 +4,19 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from dermdistill.evaluate.assess import Assessment
+from dermdistill.evaluate.intervals import Difference
+from dermdistill.evaluate.tally import Key
+from dermdistill.report.judged import Judged
 from dermdistill.report.runs import RunRecord
+from dermdistill.report.verdicts import (
+    calibration_words,
+    difference_words,
+    group_words,
+    with_interval,
+)
 
 Number = int | float  # JSON writes a whole float as an int
 NOTHING = "–"  # what a cell shows where there is no figure
@@ -60,19 +72,41 @@ def network_of(record: RunRecord) -> str:
     return str(record.provenance.get("network") or record.name)
 
 
-def findings(student: RunRecord, teacher: RunRecord | None) -> list[str]:
-    """What the test figures of one run say, in sentences that claim no more than they show."""
+def findings(
+    student: RunRecord,
+    teacher: RunRecord | None,
+    made: Assessment | None,
+    difference: Difference | None,
+) -> list[str]:
+    """What the test figures of one run say, in sentences that claim no more than they show.
+
+    Args:
+        student: the run.
+        teacher: its teacher's, or None.
+        made: what its predictions say, or None where they are missing.
+        difference: its balanced accuracy less its teacher's, lesion by lesion, or None.
+    """
     test = student.metrics["test"]
+
+    def ends(key: Key, scale: float = 100.0, digits: int = 1) -> str:
+        return "" if made is None else with_interval(made.made, key, scale, digits)
+
     size = magnitude(cost(student, "parameters"))
     lead = (
         f"On {count(test['images'])} test images {student.name} ({network_of(student)}, "
         f"{size} parameters) reaches a balanced accuracy of "
-        f"{percent(test['balanced_accuracy'])} %, an accuracy of {percent(test['accuracy'])} % "
-        f"and a macro AUC of {area(test['macro_auc'])}."
+        f"{percent(test['balanced_accuracy'])} %{ends(('balanced_accuracy',))}, an accuracy of "
+        f"{percent(test['accuracy'])} %{ends(('accuracy',))} and a macro AUC of "
+        f"{area(test['macro_auc'])}{ends(('macro_auc',), 1.0, 3)}."
     )
-    if teacher is None:
-        return [lead]
-    return [lead, _against(student, teacher)]
+    said = [lead]
+    if teacher is not None:
+        said.append(_against(student, teacher, difference))
+        if difference is not None and made is not None:
+            said.append(difference_words(difference, made.settings.level))
+    if made is not None:
+        said += [calibration_words(made), group_words(made)]
+    return [sentence for sentence in said if sentence]
 
 
 def cost(record: RunRecord, name: str) -> Number | None:
@@ -85,7 +119,7 @@ def comparable(one: RunRecord, other: RunRecord) -> bool:
     return one.split_digest is not None and one.split_digest == other.split_digest
 
 
-def _against(student: RunRecord, teacher: RunRecord) -> str:
+def _against(student: RunRecord, teacher: RunRecord, difference: Difference | None) -> str:
     ratios = [
         _fewer(cost(student, name), cost(teacher, name), words)
         for name, words in (("parameters", "parameters"), ("multiply_adds", "multiply-adds"))
@@ -106,10 +140,8 @@ def _against(student: RunRecord, teacher: RunRecord) -> str:
     else:
         side = "above" if points > 0 else "below"
         place = f"{abs(points):.1f} points {side} {who}"
-    return (
-        f"In balanced accuracy that is {place}, as a difference of two point estimates, with "
-        f"{costs}."
-    )
+    how = "as a difference of two point estimates" if difference is None else "paired by lesion"
+    return f"In balanced accuracy that is {place}, {how}, with {costs}."
 
 
 def _fewer(mine: Number | None, theirs: Number | None, words: str) -> str | None:
@@ -159,7 +191,7 @@ def _parity(parity: dict[str, Any] | None) -> str:
     )
 
 
-def cautions(records: Sequence[RunRecord]) -> list[str]:
+def cautions(records: Sequence[RunRecord], judged: Sequence[Judged]) -> list[str]:
     """What keeps these figures from meaning more than they do, worst first."""
     said = []
     if len({record.split_digest for record in records}) > 1:
@@ -172,9 +204,19 @@ def cautions(records: Sequence[RunRecord]) -> list[str]:
             "At least one run is split by image: images of one lesion can stand on both sides of "
             "the split, which flatters every figure. A split by lesion does not have this fault."
         )
+    if len(judged) < len(records):
+        said.append(
+            "At least one run shows point estimates without an interval, as its predictions are "
+            "not there. A difference of a few points can be chance."
+        )
+    if any(len(np.unique(one.made.units)) == len(one.made.units) for one in judged):
+        said.append(
+            "No two test images are known to show one lesion. If some do, every interval is too "
+            "short."
+        )
     said.append(
-        "Every figure is the point estimate of one run with one seed, without an interval. A "
-        "difference of a few points can be chance."
+        "An interval says how far a figure moves with other lesions of the same kind. It does not "
+        "say what another training seed, clinic or camera would give."
     )
     said += _class_cautions(records[0].metrics["test"])
     said.append(
