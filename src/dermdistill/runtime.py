@@ -1,5 +1,6 @@
 """The device a run computes on, and the seeds that its random numbers start from."""
 
+import atexit
 import hashlib
 import logging
 import os
@@ -38,6 +39,8 @@ def start_fabric(precision: str, device: str) -> Fabric:
     )
     fabric = Fabric(devices=here, num_nodes=processes // here, strategy=strategy, **settings)
     fabric.launch()
+    # Left to the interpreter's end, gloo's threads abort a process that has done all its work.
+    atexit.register(torch.distributed.destroy_process_group)
     return fabric
 
 

@@ -89,6 +89,7 @@ def serve(
         h11_max_incomplete_event_size=HEADER_BYTES, lifespan="on",
     )  # fmt: skip
     socket = settings.bind_socket()
+    socket.listen(settings.backlog)  # before it is told, so that nobody who reads it is refused
     address = socket.getsockname()[:2]
     telemetry.event("listening", host=address[0], port=address[1], bundle=bundle.digest[:12])
     # uvicorn closes the door, answers what is inside, then passes the signal on: all is done.
