@@ -97,6 +97,16 @@ def test_seeds_of_one_method_are_averaged_on_the_same_draws(runs):
     assert "SD" in rows["ssd_kd, mobilenetv2_100"][2].ends
 
 
+def test_other_settings_are_no_other_seed(runs):
+    """Two runs of one method and network whose settings differ are never averaged."""
+    records = [read_run(run) for run in runs]
+    for record, epochs in zip(records, (1, 1, 2), strict=True):
+        record.provenance["key"] = {"seed": id(record), "fit": {"epochs": epochs}}
+    judged = judge([records[0], records[2]])
+    assert judged[0].family[0] == judged[1].family[0]
+    assert "methods" not in tables(judged, judged, against_first([one.made for one in judged]))
+
+
 def test_a_run_against_itself_is_no_different(runs):
     made = assess(runs[0], read_settings(runs[0]))
     (versus,) = against_first([made, made])

@@ -16,10 +16,10 @@ from dermdistill.report import curves, figures, words
 from dermdistill.report.card import model_card
 from dermdistill.report.content import tables
 from dermdistill.report.examples import examples
-from dermdistill.report.judged import Judged, judge, worst_names
+from dermdistill.report.judged import HEADLINE, Judged, judge, worst_names
 from dermdistill.report.runs import PARTS, RunRecord, read_runs
 from dermdistill.report.tables import Table, write_tables
-from dermdistill.report.verdicts import HEADLINE, ranking
+from dermdistill.report.verdicts import ranking
 from dermdistill.run import RESEARCH_NOTICE, write_text
 
 TITLE_NAMES = 2  # a title that names more runs is no title

@@ -1,5 +1,6 @@
 """What the tables of a comparison hold: which figures are shown, of whom, and what they mean."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,11 +10,20 @@ from dermdistill.evaluate.intervals import Bootstrap, mean_of
 from dermdistill.evaluate.subgroups import LEAST_UNITS
 from dermdistill.evaluate.tally import AVERAGED, Key
 from dermdistill.evaluate.versus import Versus
-from dermdistill.report.judged import SIGNIFICANT, Judged, cell, level_of, shown, worst_names
+from dermdistill.report.judged import (
+    HEADLINE,
+    SIGNIFICANT,
+    Judged,
+    cell,
+    level_of,
+    shown,
+    worst_names,
+)
 from dermdistill.report.tables import Cell, Table, figure
 
+SHOWN_DIGITS = 6  # of a digest that tells two families of one name apart
 OVERALL: dict[str, Key] = {
-    "Balanced accuracy, %": ("balanced_accuracy",), "Accuracy, %": ("accuracy",),
+    "Balanced accuracy, %": HEADLINE, "Accuracy, %": ("accuracy",),
     "Top-2 accuracy, %": ("top2_accuracy",), "Macro AUC": ("macro_auc",),
     "Macro PR-AUC": ("macro", "pr_auc"), "Macro F1, %": ("macro", "f1"),
     "Weighted F1, %": ("weighted", "f1"), "Kappa": ("kappa",), "Matthews": ("matthews",),
@@ -24,12 +34,12 @@ MALIGNANT: dict[str, Key] = {
     "ROC-AUC": ("malignant", "auc"), "PR-AUC": ("malignant", "pr_auc"),
 }  # fmt: skip
 GROUPED: dict[str, Key] = {
-    "Balanced accuracy, %": ("balanced_accuracy",), "Accuracy, %": ("accuracy",),
+    "Balanced accuracy, %": HEADLINE, "Accuracy, %": ("accuracy",),
     "Macro AUC": ("macro_auc",), "Malignant: AUC": ("malignant", "auc"),
     "Sensitivity, %": ("malignant", "sensitivity"), "Specificity, %": ("malignant", "specificity"),
 }  # fmt: skip
 DIFFERENCES: dict[str, Key] = {
-    "Balanced accuracy": ("balanced_accuracy",), "Accuracy": ("accuracy",),
+    "Balanced accuracy": HEADLINE, "Accuracy": ("accuracy",),
     "Macro AUC": ("macro_auc",), "Malignant: AUC": ("malignant", "auc"),
     "Sensitivity": ("malignant", "sensitivity"), "Specificity": ("malignant", "specificity"),
 }  # fmt: skip
@@ -118,23 +128,25 @@ def _p(value: float) -> str:
 
 def _families(judged: Sequence[Judged]) -> Table:
     """Means over seeds, where a family has several; differences of means to the first family."""
-    families: dict[str, list[Bootstrap]] = {}
+    families: dict[tuple[str, str], list[Bootstrap]] = {}
     for one in judged:
         families.setdefault(one.family, []).append(one.made.made)
     means = {family: mean_of(members) for family, members in families.items()}
-    first = next(iter(means.values()))
+    leader, names = next(iter(means)), Counter(name for name, _ in families)
     rows: list[list[Cell | str]] = []
     for family, members in families.items():
-        row: list[Cell | str] = [family, str(len(members))]
+        name, digest = family
+        label = name if names[name] == 1 else f"{name} ({digest[:SHOWN_DIGITS]})"
+        row: list[Cell | str] = [label, str(len(members))]
         for key in DIFFERENCES.values():
             written = cell(means[family], key)
-            spread = np.std([made.point.get(key, np.nan) for made in members], ddof=1) if (
-                len(members) > 1) else np.nan  # fmt: skip
-            sd = shown(key, float(spread), None).text
-            row.append(Cell(written.text, f"{written.ends}; SD {sd}", written.strong))
-        made = means[family].minus(first, ("balanced_accuracy",))
-        row.append("–" if made is None or family == next(iter(means)) else
-                   shown(("balanced_accuracy",), made.value, made.interval))  # fmt: skip
+            if len(members) > 1 and key in means[family].point:
+                spread = float(np.std([made.point[key] for made in members], ddof=1))
+                ends = f"{written.ends}; SD {shown(key, spread, None).text}"
+                written = Cell(written.text, ends)
+            row.append(written)
+        made = None if family == leader else means[family].minus(means[leader], HEADLINE)
+        row.append("–" if made is None else shown(HEADLINE, made.value, made.interval))
         rows.append(row)
     several = max(len(members) for members in families.values()) > 1
     return Table(

@@ -14,6 +14,7 @@ from dermdistill.report.runs import RunRecord
 from dermdistill.report.tables import Cell, figure
 from dermdistill.run import CONFIG
 
+HEADLINE: Key = ("balanced_accuracy",)  # what runs are ranked by
 SIGNIFICANT = 0.05  # of a corrected p-value that is set apart
 PLAIN = ("macro_auc", "auc", "pr_auc", "kappa", "matthews")  # read as 0.912, the others as 91.2 %
 
@@ -23,7 +24,7 @@ class Judged(NamedTuple):
 
     index: int  # of its colour and sign
     tag: str  # its name, unique on the page
-    family: str  # its method and network: runs of one family differ by their seed
+    family: tuple[str, str]  # name and digest of its settings but the seed
     made: Assessment
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dermdistill.errors import RunError
-from dermdistill.run import read_json
+from dermdistill.run import digest_of, read_json
 
 PARTS = ("test", "validation")
 FIGURES = ("images", "accuracy", "balanced_accuracy", "macro_auc", "per_class", "confusion_matrix")
@@ -43,10 +43,15 @@ class RunRecord:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def family(self) -> str:
-        """Method and network: runs of one family differ by their seed."""
+    def family(self) -> tuple[str, str]:
+        """Method and network, and a digest of all settings but the seed.
+
+        Runs of one family differ by their seed alone (and by that of their teacher).
+        """
         made = self.provenance
-        return f"{made.get('method') or self.stage}, {made.get('network') or self.name}"
+        key = {k: v for k, v in (made.get("key") or {}).items() if k not in ("seed", "upstream")}
+        name = f"{made.get('method') or self.stage}, {made.get('network') or self.name}"
+        return name, digest_of(key)
 
     @property
     def name(self) -> str:

@@ -6,9 +6,8 @@ from dermdistill.evaluate.assess import AS_TRAINED, Assessment
 from dermdistill.evaluate.intervals import Bootstrap, Difference
 from dermdistill.evaluate.tally import Key
 from dermdistill.evaluate.versus import Versus
-from dermdistill.report.judged import SIGNIFICANT, Judged, cell, worst_names
+from dermdistill.report.judged import HEADLINE, SIGNIFICANT, Judged, cell, worst_names
 
-HEADLINE: Key = ("balanced_accuracy",)
 RANKED: dict[str, Key] = {
     "area under the curve for malignant": ("malignant", "auc"),
     "balanced accuracy (%)": HEADLINE,
