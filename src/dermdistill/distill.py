@@ -72,6 +72,7 @@ class Stage:
     def key(self, config: Config, data: Dataset) -> dict[str, Any]:
         """All that the result depends on, as plain values."""
         start = self.network.weights
+        shards = config.data.shuffle_shards
         return {
             "kind": self.kind,
             "network": to_dict(self.network)
@@ -84,7 +85,7 @@ class Stage:
             "validation_fold": config.data.validation_fold,
             "data": data.identity,
             "upstream": {k: digest_file(v / BEST) for k, v in sorted(self.upstream.items())},
-        }
+        } | ({"shuffle_shards": shards} if shards else {})
 
 
 def distill(config: Config, progress: bool = True, resume: bool = True, wait: bool = False) -> Path:
