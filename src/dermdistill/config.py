@@ -226,6 +226,9 @@ class EvaluationConfig:
         operating_levels: sensitivities at which its specificity is given, and the reverse.
         draws: bootstrap draws that an interval is made of.
         level: the share of intervals that should hold the truth.
+        answered_accuracy: the share of right answers among those that an export gives; where it
+            is less sure it says "not sure".
+        coverage: the share of an export's sets of classes that should hold the truth.
     """
 
     malignant: list[str] = field(default_factory=lambda: ["MEL", "BCC", "AK", "SCC", "AKIEC"])
@@ -233,6 +236,8 @@ class EvaluationConfig:
     operating_levels: list[float] = field(default_factory=lambda: [0.9, 0.95])
     draws: int = 2000
     level: float = 0.95
+    answered_accuracy: float = 0.9
+    coverage: float = 0.95
 
 
 @dataclass(frozen=True)
@@ -305,7 +310,9 @@ class Config:
               "evaluation.operating_levels", asked.operating_levels,
               "shares in (0, 1]")  # fmt: skip
         check(asked.draws >= 100, "evaluation.draws", asked.draws, "at least 100")
-        check(0 < asked.level < 1, "evaluation.level", asked.level, "in (0, 1)")
+        for name in ("level", "answered_accuracy", "coverage"):
+            share = getattr(asked, name)
+            check(0 < share < 1, f"evaluation.{name}", share, "in (0, 1)")
 
 
 def _check_fit(check: "_Check", where: str, fit: FitConfig) -> None:

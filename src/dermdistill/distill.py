@@ -16,6 +16,7 @@ import yaml
 from lightning_fabric import Fabric
 from torch import nn
 
+from dermdistill.bundle.decision import write_decision
 from dermdistill.config import Config, FitConfig, NetworkConfig, TeacherConfig, to_dict
 from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.errors import ConfigError, RunError
@@ -137,6 +138,7 @@ def evaluate(run: Path, progress: bool = True) -> dict[str, Any]:
     metrics = read_json(run / METRICS) | score(
         opened.network, opened.data, run, opened.fabric, opened.config.evaluation
     )
+    write_decision(run, opened.config.evaluation)
     write_json(run / METRICS, metrics)
     return metrics
 
@@ -234,6 +236,7 @@ class _Bench:
         else:
             metrics = score(load_network(folder), self.data, folder, self.fabric,
                             self.config.evaluation)  # fmt: skip
+            write_decision(folder, self.config.evaluation)
         write_json(folder / METRICS, metrics | {
             "selected_epoch": state.best_epoch, "epochs": state.epoch, "steps": state.step,
             "wall_s": state.wall_s,
