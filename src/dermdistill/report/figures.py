@@ -29,7 +29,7 @@ PLACEHOLDERS = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--grid)",
 PANEL_INCHES = (4.6, 2.9)  # drawn near the width it is shown in, so that 9 pt stays legible
 HEAD_INCHES = 0.9  # axis and legend of that figure
 ROW_INCHES = 0.36  # a class's row in the per-class figure
-TICKS = (
+TICKS = (0.2, 0.3, 0.5, 2, 3, 5, 20, 30, 50, 200)  # millions, named between the decades
     0.2,
     0.3,
     0.5,
