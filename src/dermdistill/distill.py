@@ -282,8 +282,8 @@ def _trainer(
     seed_step(config.seed, "init", stage.kind)
     method, px, classes = stage.method, data.store.px, len(data.classes)
     runs = [run for place, run in stage.upstream.items() if place.startswith("teacher")]
-    teachers = FrozenTeachers(runs, data.classes, method.stages, fabric)
-    widths = teachers.widths(px)
+    teachers = FrozenTeachers(runs, data.classes, method.stages, fabric, px)
+    widths = teachers.widths()
     network = None
     if stage.kind != "pretext":
         network = method.enrol(build_backbone(stage.network, classes), *teachers.networks)

@@ -15,6 +15,7 @@ from dermdistill.models.backbone import (
     load_network,
     require_network,
 )
+from dermdistill.models.folding import fold_norms
 from dermdistill.models.pooling import noise_image, pools_by_mean
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "bridged",
     "build_backbone",
     "connector",
+    "fold_norms",
     "freeze",
     "load_best",
     "load_network",

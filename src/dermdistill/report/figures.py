@@ -30,17 +30,6 @@ PANEL_INCHES = (4.6, 2.9)  # drawn near the width it is shown in, so that 9 pt s
 HEAD_INCHES = 0.9  # axis and legend of that figure
 ROW_INCHES = 0.36  # a class's row in the per-class figure
 TICKS = (0.2, 0.3, 0.5, 2, 3, 5, 20, 30, 50, 200)  # millions, named between the decades
-    0.2,
-    0.3,
-    0.5,
-    2,
-    3,
-    5,
-    20,
-    30,
-    50,
-    200,
-)  # millions of parameters, named between the decades
 LEGEND_CHARACTERS, LEGEND_SIGN_CHARACTERS = 52, 7  # a panel's width; a line's sign and its gaps
 DODGE_ROWS = 0.26  # equal runs stand beside each other, not on top
 DODGE_SPAN_ROWS = 0.7  # all runs of a class stay within its row

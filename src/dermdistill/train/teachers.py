@@ -7,7 +7,7 @@ import torch
 from lightning_fabric import Fabric
 
 from dermdistill.errors import ConfigError
-from dermdistill.models import freeze, load_network
+from dermdistill.models import fold_norms, freeze, load_network
 from dermdistill.run import BEST, PROVENANCE, digest_file, digest_of, read_json
 from dermdistill.types import Batch, Taps, Widths
 
@@ -20,14 +20,16 @@ class FrozenTeachers:
         classes: the classes of the data.
         stages: whether their taps shall hold stages.
         fabric: device and number format.
+        input_px: side of the images.
 
     Raises:
         ConfigError: one knows other classes.
     """
 
     def __init__(
-        self, runs: Sequence[Path], classes: tuple[str, ...], stages: bool, fabric: Fabric
-    ):
+        self, runs: Sequence[Path], classes: tuple[str, ...], stages: bool, fabric: Fabric,
+        input_px: int,
+    ):  # fmt: skip
         for run in runs:
             known = tuple(read_json(run / PROVENANCE)["classes"])
             if known != classes:
@@ -35,9 +37,11 @@ class FrozenTeachers:
                     f"the teacher in {run} knows the classes {', '.join(known)}; the data have "
                     f"{', '.join(classes)}. Train a teacher on these data (leave teacher.run empty)"
                 )
-        self.runs, self.stages, self.fabric = runs, stages, fabric
+        self.runs, self.stages, self.fabric, self.input_px = runs, stages, fabric, input_px
         self.networks = [
-            freeze(load_network(run)).to(fabric.device, memory_format=torch.channels_last)
+            freeze(fold_norms(load_network(run), input_px)).to(
+                fabric.device, memory_format=torch.channels_last
+            )
             for run in runs
         ]
 
@@ -48,15 +52,16 @@ class FrozenTeachers:
         with self.fabric.autocast():
             return tuple(network(images, self.stages) for network in self.networks)
 
-    def widths(self, input_px: int) -> list[Widths]:
+    def widths(self) -> list[Widths]:
         """Their sizes."""
-        return [network.widths(input_px, self.stages) for network in self.networks]
+        return [network.widths(self.input_px, self.stages) for network in self.networks]
 
     def key(self, precision: str) -> str:
         """The digest of all that an answer depends on beside the images."""
         return digest_of({
             "teachers": [digest_file(run / BEST) for run in self.runs],
             "stages": self.stages,
+            "norms": "folded",
             "precision": precision,
             "device": self.fabric.device.type,
             "torch": torch.__version__,
