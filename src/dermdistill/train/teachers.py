@@ -7,7 +7,7 @@ import torch
 from lightning_fabric import Fabric
 
 from dermdistill.errors import ConfigError
-from dermdistill.models import freeze, load_network
+from dermdistill.models import Backbone, freeze, load_network, with_norms
 from dermdistill.run import BEST, PROVENANCE, digest_file, digest_of, read_json
 from dermdistill.types import Batch, Taps, Widths
 
@@ -41,12 +41,10 @@ class FrozenTeachers:
             for run in runs
         ]
 
-    @torch.no_grad()
     def __call__(self, batch: Batch) -> tuple[Taps, ...]:
         """Their taps on a batch's views."""
-        images = batch.for_teacher().contiguous(memory_format=torch.channels_last)
         with self.fabric.autocast():
-            return tuple(network(images, self.stages) for network in self.networks)
+            return ask(self.networks, batch, self.stages)
 
     def widths(self, input_px: int) -> list[Widths]:
         """Their sizes."""
@@ -61,3 +59,15 @@ class FrozenTeachers:
             "device": self.fabric.device.type,
             "torch": torch.__version__,
         })  # fmt: skip
+
+
+def ask(networks: Sequence[Backbone], batch: Batch, stages: bool) -> tuple[Taps, ...]:
+    """The taps of frozen networks on a batch's views, without gradient to anything.
+
+    Only where a method made the images is there one to them, and `norms` in the taps.
+    """
+    images = batch.for_teacher().contiguous(memory_format=torch.channels_last)
+    if images.requires_grad:
+        return tuple(with_norms(network, images, stages) for network in networks)
+    with torch.no_grad():
+        return tuple(network(images, stages) for network in networks)
