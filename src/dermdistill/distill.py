@@ -108,6 +108,7 @@ def distill(config: Config, progress: bool = True, resume: bool = True, wait: bo
     student = config.student
     method = build_method(student.method, student.options)
     require_network(student.network.name)
+    _check_px(config, method)
     teachers = _frozen_teachers(config, method)
     bench = _Bench(config, progress, resume, wait)
     upstream = bench.teachers(teachers)
@@ -158,6 +159,14 @@ def _frozen_teachers(config: Config, method: Method) -> list[TeacherConfig]:
     for index, teacher in enumerate(config.teachers):
         _check_teacher(f"teachers[{index}]", teacher)
     return config.teachers
+
+
+def _check_px(config: Config, method: Method) -> None:
+    if method.max_px and config.data.px > method.max_px:
+        raise ConfigError(
+            f"data.px is {config.data.px}; {config.student.method} is made for at most "
+            f"{method.max_px}: lower data.px, or choose another method"
+        )
 
 
 def _check_teacher(where: str, teacher: TeacherConfig) -> None:
@@ -282,7 +291,7 @@ def _trainer(
     seed_step(config.seed, "init", stage.kind)
     method, px, classes = stage.method, data.store.px, len(data.classes)
     runs = [run for place, run in stage.upstream.items() if place.startswith("teacher")]
-    teachers = FrozenTeachers(runs, data.classes, method.stages, fabric, px)
+    teachers = FrozenTeachers(runs, data.classes, method.stages, fabric, px, method.norms)
     widths = teachers.widths()
     network = None
     if stage.kind != "pretext":

@@ -16,6 +16,7 @@ from dermdistill.models.backbone import (
     require_network,
 )
 from dermdistill.models.folding import fold_norms
+from dermdistill.models.moments import norm_gaps, remembering_norms, with_norms
 from dermdistill.models.pooling import noise_image, pools_by_mean
 
 __all__ = [
@@ -30,7 +31,10 @@ __all__ = [
     "load_best",
     "load_network",
     "noise_image",
+    "norm_gaps",
     "orthogonal_projector",
     "pools_by_mean",
+    "remembering_norms",
     "require_network",
+    "with_norms",
 ]

@@ -225,7 +225,7 @@ class Trainer:
         done_ratio, common_seed = min(step / self.schedule.total, 1.0), None
         if self.processes > 1 and self.learner.training:
             common_seed = derived_seed(self.seed, "terms", step)
-        return self.wrapped(batch, self.teach(batch), done_ratio, common_seed)
+        return self.wrapped(batch, self.teach, done_ratio, common_seed)
 
     def _batch(self, part: Part, chosen: np.ndarray, augmentation: Augmentation | None) -> Batch:
         """Chosen images of a part as a batch on the device."""

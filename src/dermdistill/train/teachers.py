@@ -7,7 +7,7 @@ import torch
 from lightning_fabric import Fabric
 
 from dermdistill.errors import ConfigError
-from dermdistill.models import fold_norms, freeze, load_network
+from dermdistill.models import Backbone, fold_norms, freeze, load_network, with_norms
 from dermdistill.run import BEST, PROVENANCE, digest_file, digest_of, read_json
 from dermdistill.types import Batch, Taps, Widths
 
@@ -21,6 +21,7 @@ class FrozenTeachers:
         stages: whether their taps shall hold stages.
         fabric: device and number format.
         input_px: side of the images.
+        norms: whether a method asks what their batch norms see; else these are folded away.
 
     Raises:
         ConfigError: one knows other classes.
@@ -28,7 +29,7 @@ class FrozenTeachers:
 
     def __init__(
         self, runs: Sequence[Path], classes: tuple[str, ...], stages: bool, fabric: Fabric,
-        input_px: int,
+        input_px: int, norms: bool = False,
     ):  # fmt: skip
         for run in runs:
             known = tuple(read_json(run / PROVENANCE)["classes"])
@@ -38,19 +39,18 @@ class FrozenTeachers:
                     f"{', '.join(classes)}. Train a teacher on these data (leave teacher.run empty)"
                 )
         self.runs, self.stages, self.fabric, self.input_px = runs, stages, fabric, input_px
+        loaded = [load_network(run) for run in runs]
         self.networks = [
-            freeze(fold_norms(load_network(run), input_px)).to(
+            freeze(network if norms else fold_norms(network, input_px)).to(
                 fabric.device, memory_format=torch.channels_last
             )
-            for run in runs
+            for network in loaded
         ]
 
-    @torch.no_grad()
     def __call__(self, batch: Batch) -> tuple[Taps, ...]:
         """Their taps on a batch's views."""
-        images = batch.for_teacher().contiguous(memory_format=torch.channels_last)
         with self.fabric.autocast():
-            return tuple(network(images, self.stages) for network in self.networks)
+            return ask(self.networks, batch, self.stages)
 
     def widths(self) -> list[Widths]:
         """Their sizes."""
@@ -66,3 +66,15 @@ class FrozenTeachers:
             "device": self.fabric.device.type,
             "torch": torch.__version__,
         })  # fmt: skip
+
+
+def ask(networks: Sequence[Backbone], batch: Batch, stages: bool) -> tuple[Taps, ...]:
+    """The taps of frozen networks on a batch's views, without gradient to anything.
+
+    Only where a method made the images is there one to them, and `norms` in the taps.
+    """
+    images = batch.for_teacher().contiguous(memory_format=torch.channels_last)
+    if images.requires_grad:
+        return tuple(with_norms(network, images, stages) for network in networks)
+    with torch.no_grad():
+        return tuple(network(images, stages) for network in networks)
