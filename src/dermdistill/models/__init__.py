@@ -15,10 +15,13 @@ from dermdistill.models.backbone import (
     load_network,
     require_network,
 )
+from dermdistill.models.fusion import MetaBlock, MetadataEncoder
 from dermdistill.models.pooling import noise_image, pools_by_mean
 
 __all__ = [
     "Backbone",
+    "MetaBlock",
+    "MetadataEncoder",
     "ProjectionHead",
     "VariationalHead",
     "bridged",

@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from dermdistill.errors import ConfigError
 from dermdistill.models import freeze, load_network
 from dermdistill.run import BEST, PROVENANCE, digest_file, digest_of, read_json
-from dermdistill.types import Batch, Taps, Widths
+from dermdistill.types import Batch, Metadata, Taps, Widths
 
 
 class FrozenTeachers:
@@ -46,7 +46,20 @@ class FrozenTeachers:
         """Their taps on a batch's views."""
         images = batch.for_teacher().contiguous(memory_format=torch.channels_last)
         with self.fabric.autocast():
-            return tuple(network(images, self.stages) for network in self.networks)
+            return tuple(
+                network.given(batch.metadata)(images, self.stages) for network in self.networks
+            )
+
+    def warn(self, training: Metadata) -> None:
+        """Warn of names of sexes and sites in training that a teacher does not know."""
+        for run, network in zip(self.runs, self.networks, strict=True):
+            if network.encoder is not None:
+                network.encoder.warn(training, f"the teacher in {run}")
+
+    @property
+    def read_metadata(self) -> bool:
+        """Whether an answer depends on metadata beside the images."""
+        return any(network.encoder is not None for network in self.networks)
 
     def widths(self, input_px: int) -> list[Widths]:
         """Their sizes."""
