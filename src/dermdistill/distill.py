@@ -16,6 +16,7 @@ import yaml
 from lightning_fabric import Fabric
 from torch import nn
 
+from dermdistill.bundle.decision import write_decision
 from dermdistill.config import Config, FitConfig, NetworkConfig, TeacherConfig, to_dict
 from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.errors import ConfigError, RunError
@@ -84,6 +85,7 @@ class Stage:
         if Path(start).is_file():
             network["weights"] = digest_file(start)
         known = self.reads_metadata or any(map(_reads_metadata, self.upstream.values()))
+        shards = config.data.shuffle_shards
         return {
             "kind": self.kind,
             "network": network,
@@ -96,6 +98,7 @@ class Stage:
             "data": data.identity,
             "upstream": {k: digest_file(v / BEST) for k, v in sorted(self.upstream.items())},
             **({"metadata": data.table.metadata_digest} if known else {}),
+            **({"shuffle_shards": shards} if shards else {}),
         }
 
     @property
@@ -158,6 +161,7 @@ def evaluate(run: Path, progress: bool = True) -> dict[str, Any]:
     metrics = read_json(run / METRICS) | score(
         opened.network, opened.data, run, opened.fabric, opened.config.evaluation
     )
+    write_decision(run, opened.config.evaluation)
     write_json(run / METRICS, metrics)
     return metrics
 
@@ -255,6 +259,7 @@ class _Bench:
         else:
             metrics = score(load_network(folder), self.data, folder, self.fabric,
                             self.config.evaluation)  # fmt: skip
+            write_decision(folder, self.config.evaluation)
         write_json(folder / METRICS, metrics | {
             "selected_epoch": state.best_epoch, "epochs": state.epoch, "steps": state.step,
             "wall_s": state.wall_s,
