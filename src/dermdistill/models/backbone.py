@@ -57,7 +57,7 @@ class Backbone(nn.Module):
 
     def answer(self, features: Tensor) -> Taps:
         """The taps that follow from the last features, through the bridge where there is one."""
-        known = self._known_of(len(features))
+        known = self._known_of(features)
         if self.gate is not None:
             features = self.gate(features, known, self._channel_dim(features))
         last = self.as_map(features)
@@ -87,13 +87,13 @@ class Backbone(nn.Module):
         bound.known = self.encoder(metadata).to(self.mean.device)
         return bound
 
-    def _known_of(self, samples: int) -> Tensor | None:
+    def _known_of(self, features: Tensor) -> Tensor | None:
         """The metadata of every row of a stack of images; None of a network that reads none."""
         if self.encoder is None:
-            return None
+            return None  # before the rows are counted, which would fix their number in an export
         if self.known is None:
             raise ConfigError(NEEDS_METADATA)
-        return self.known.repeat_interleave(samples // len(self.known), dim=0)
+        return self.known.repeat_interleave(len(features) // len(self.known), dim=0)
 
     def fuse(self, how: str, encoder: MetadataEncoder) -> None:
         """Read metadata from now on: by "concat" or "metablock".
