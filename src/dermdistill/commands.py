@@ -167,7 +167,11 @@ def distill(config: Config, resume: bool = True) -> None:
     run = run_stages(config, resume=resume)
     if not is_first_process():
         return
-    export(str(run))
+    if config.student.network.metadata == "none":
+        export(str(run))
+    else:
+        print("not exported: the student reads metadata, and a bundle takes images alone",
+              file=sys.stderr)  # fmt: skip
     report([str(run)], str(run / REPORT))
     _tell(run)
 

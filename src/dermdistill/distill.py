@@ -23,7 +23,14 @@ from dermdistill.errors import ConfigError, RunError
 from dermdistill.evaluate.opened import open_run
 from dermdistill.evaluate.score import score
 from dermdistill.methods import Method, build_method
-from dermdistill.models import build_backbone, freeze, load_best, load_network, require_network
+from dermdistill.models import (
+    MetadataEncoder,
+    build_backbone,
+    freeze,
+    load_best,
+    load_network,
+    require_network,
+)
 from dermdistill.run import (
     BEST,
     CONFIG,
@@ -72,12 +79,16 @@ class Stage:
 
     def key(self, config: Config, data: Dataset) -> dict[str, Any]:
         """All that the result depends on, as plain values."""
-        start = self.network.weights
+        start, network = self.network.weights, to_dict(self.network)
+        if not self.reads_metadata:
+            del network["metadata"]  # so that runs made before there was a choice are found
+        if Path(start).is_file():
+            network["weights"] = digest_file(start)
+        known = self.reads_metadata or any(map(_reads_metadata, self.upstream.values()))
         shards = config.data.shuffle_shards
         return {
             "kind": self.kind,
-            "network": to_dict(self.network)
-            | ({"weights": digest_file(start)} if Path(start).is_file() else {}),
+            "network": network,
             "method": [self.title if self.kind == "student" else self.kind, asdict(self.method)],
             "fit": to_dict(self.fit),
             "views": to_dict(config.views),
@@ -86,7 +97,19 @@ class Stage:
             "validation_fold": config.data.validation_fold,
             "data": data.identity,
             "upstream": {k: digest_file(v / BEST) for k, v in sorted(self.upstream.items())},
-        } | ({"shuffle_shards": shards} if shards else {})
+            **({"metadata": data.table.metadata_digest} if known else {}),
+            **({"shuffle_shards": shards} if shards else {}),
+        }
+
+    @property
+    def reads_metadata(self) -> bool:
+        """Whether its network reads age, sex and site beside the image."""
+        return self.network.metadata != "none"
+
+
+def _reads_metadata(run: Path) -> bool:
+    """Whether a run's network does."""
+    return read_json(run / PROVENANCE).get("metadata") is not None
 
 
 def distill(config: Config, progress: bool = True, resume: bool = True, wait: bool = False) -> Path:
@@ -262,6 +285,7 @@ def _write_origin(
     folder: Path, stage: Stage, config: Config, data: Dataset, key: dict[str, Any]
 ) -> None:
     """The resolved config and the provenance, before step 1."""
+    encoder = _encoder(stage, data)
     write_text(folder / CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False))
     runs = {f"{kind}_run": Path("..", run.name) if run.parent == folder.parent else run.resolve()
             for kind, run in stage.upstream.items()}  # fmt: skip
@@ -272,6 +296,7 @@ def _write_origin(
         hyper_parameters=asdict(stage.method),
         network=stage.network.name,
         network_config=to_dict(stage.network),
+        metadata=encoder and encoder.to_dict(),
         classes=list(data.classes),
         input_px=data.store.px,
         crop=data.store.crop,
@@ -292,11 +317,12 @@ def _trainer(
     method, px, classes = stage.method, data.store.px, len(data.classes)
     runs = [run for place, run in stage.upstream.items() if place.startswith("teacher")]
     teachers = FrozenTeachers(runs, data.classes, method.stages, fabric, px, method.norms)
+    teachers.warn(data.train.metadata)
     widths = teachers.widths()
-    network = None
+    network, encoder = None, _encoder(stage, data)
     if stage.kind != "pretext":
-        network = method.enrol(build_backbone(stage.network, classes), *teachers.networks)
-    peers = [build_backbone(stage.network, classes) for _ in range(method.peers)]
+        network = method.enrol(build_backbone(stage.network, classes, encoder), *teachers.networks)
+    peers = [build_backbone(stage.network, classes, encoder) for _ in range(method.peers)]
     counts = torch.from_numpy(np.bincount(data.train.labels, minlength=classes))
     learner = Learner(
         method, network, peers, widths, px, torch.from_numpy(data.train.labels),
@@ -308,8 +334,17 @@ def _trainer(
     )  # fmt: skip
     if config.cache_teacher and runs:
         answers = folder.parent / TEACHER_CACHE / teachers.key(config.precision)[:SHOWN_DIGITS]
-        trainer.teach = TeacherCache(teachers, answers, trainer.schedule.total)
+        trainer.teach = TeacherCache(
+            teachers, answers, trainer.schedule.total, teachers.read_metadata
+        )
     return trainer
+
+
+def _encoder(stage: Stage, data: Dataset) -> MetadataEncoder | None:
+    """How the network that a stage trains is told of patients; None where it is not."""
+    if stage.kind == "pretext" or not stage.reads_metadata:
+        return None
+    return MetadataEncoder.of(data.train.metadata)
 
 
 def _frozen_pretext(stage: Stage, teachers: list[Widths], fabric: Fabric) -> nn.ModuleDict | None:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from dermdistill.config import load_config
-from dermdistill.data.dataset import Part
+from dermdistill.data.dataset import part_of
 from dermdistill.data.pack import pack
 from dermdistill.data.readers import read_table
 from dermdistill.data.table import Table
@@ -53,7 +53,7 @@ def score_images(
     ids = [name for name in table.frame["id"].tolist() if name not in broken]
     config = load_config(run / CONFIG)
     fabric = start_fabric(config.precision, config.device)
-    part = Part(store, ids, store.rows(ids), table.label_codes(ids))
+    part = part_of(table, store, ids)
     network = load_network(run).to(fabric.device)
     figures = score_part(network, part, "test", table, output, fabric, config.evaluation)
     for name in KEPT:

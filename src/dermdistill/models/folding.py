@@ -14,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dermdistill.models.backbone import Backbone
 from dermdistill.models.pooling import noise_image
+from dermdistill.types import Metadata
 
 MOST_DIFFERENCE = 1e-4  # of an answer in fp32, relative to its largest number
 
@@ -42,7 +43,7 @@ def fold_norms(network: Backbone, input_px: int) -> Backbone:
         merged = fuse_conv_bn_eval(folded.get_submodule(conv), folded.get_submodule(norm))
         folded.set_submodule(conv, merged)
         folded.set_submodule(norm, _what_is_left(folded.get_submodule(norm)))
-    for before, after in zip(network(probe)[:3], folded(probe)[:3], strict=True):
+    for before, after in zip(_asked(network, probe), _asked(folded, probe), strict=True):
         if (before - after).abs().max() > MOST_DIFFERENCE * before.abs().max():
             warnings.warn(
                 f"{type(network.network).__name__} answers otherwise with its batch norms folded; "
@@ -53,7 +54,12 @@ def fold_norms(network: Backbone, input_px: int) -> Backbone:
     return folded
 
 
-def _pairs(network: nn.Module, probe: Tensor) -> list[tuple[str, str]]:
+def _asked(network: Backbone, probe: Tensor) -> tuple[Tensor, ...]:
+    """Map, embedding and logits of an image of nobody known."""
+    return network.given(Metadata.missing(1))(probe)[:3]
+
+
+def _pairs(network: Backbone, probe: Tensor) -> list[tuple[str, str]]:
     """Names of convolutions and of the norms that read their answers, each called once."""
     made: list[tuple[Tensor, str]] = []  # keeps the answers, so that no other takes their place
     read: list[tuple[Tensor, str]] = []
@@ -67,7 +73,7 @@ def _pairs(network: nn.Module, probe: Tensor) -> list[tuple[str, str]]:
             hooks.append(module.register_forward_pre_hook(
                 lambda _, given, name=name: read.append((given[0], name))
             ))  # fmt: skip
-    network(probe)
+    _asked(network, probe)
     for hook in hooks:
         hook.remove()
     makers = {id(answer): name for answer, name in made}

@@ -236,7 +236,8 @@ class Trainer:
         if augmentation is not None:
             images = method.vary(images)
         rows = torch.from_numpy(chosen).to(target)
-        return Batch(images, target, [part.ids[i] for i in chosen], rows, method.views.apart)
+        ids, known = [part.ids[i] for i in chosen], part.about(chosen)
+        return Batch(images, target, ids, rows, method.views.apart, known)
 
     def _flush(self, history: History) -> dict[str, float]:
         """Write the means of the steps since the last line."""

@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from dermdistill.errors import ConfigError
 from dermdistill.models import Backbone, fold_norms, freeze, load_network, with_norms
 from dermdistill.run import BEST, PROVENANCE, digest_file, digest_of, read_json
-from dermdistill.types import Batch, Taps, Widths
+from dermdistill.types import Batch, Metadata, Taps, Widths
 
 
 class FrozenTeachers:
@@ -52,6 +52,17 @@ class FrozenTeachers:
         with self.fabric.autocast():
             return ask(self.networks, batch, self.stages)
 
+    def warn(self, training: Metadata) -> None:
+        """Warn of names of sexes and sites in training that a teacher does not know."""
+        for run, network in zip(self.runs, self.networks, strict=True):
+            if network.encoder is not None:
+                network.encoder.warn(training, f"the teacher in {run}")
+
+    @property
+    def read_metadata(self) -> bool:
+        """Whether an answer depends on metadata beside the images."""
+        return any(network.encoder is not None for network in self.networks)
+
     def widths(self) -> list[Widths]:
         """Their sizes."""
         return [network.widths(self.input_px, self.stages) for network in self.networks]
@@ -74,7 +85,8 @@ def ask(networks: Sequence[Backbone], batch: Batch, stages: bool) -> tuple[Taps,
     Only where a method made the images is there one to them, and `norms` in the taps.
     """
     images = batch.for_teacher().contiguous(memory_format=torch.channels_last)
+    told = [network.given(batch.metadata) for network in networks]
     if images.requires_grad:
-        return tuple(with_norms(network, images, stages) for network in networks)
+        return tuple(with_norms(network, images, stages) for network in told)
     with torch.no_grad():
-        return tuple(network(images, stages) for network in networks)
+        return tuple(network(images, stages) for network in told)
