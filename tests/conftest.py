@@ -3,9 +3,13 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+
+import packs
+from dermdistill.data.store import Store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -58,3 +62,24 @@ def chromium() -> Iterator["Browser"]:
 
     with browser.chromium() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> list[Path]:
+    """A dozen different JPEGs."""
+    return packs.draw_photos(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="session")
+def many(photos) -> SimpleNamespace:
+    """A table of them in some chunks, with broken images in two."""
+    return packs.with_broken(photos)
+
+
+@pytest.fixture(scope="session")
+def reference(many, tmp_path_factory) -> Store:
+    """`many`, packed into one file by one process without interruption."""
+    from dermdistill.data.pack import pack
+
+    folder = tmp_path_factory.mktemp("reference") / "store"
+    return pack(many, folder, packs.PX, workers=1, progress=False)
