@@ -1,13 +1,18 @@
 """Fixtures that many tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 
 import packs
 from dermdistill.data.store import Store
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -19,6 +24,44 @@ def shared_folder() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no real images: {folder} is missing; set DERMDISTILL_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Path:
+    """A trained student's bundle in ONNX; to be read only."""
+    import small
+    from dermdistill.export import BUNDLE
+
+    return small.exported() / BUNDLE
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory) -> list[Path]:
+    """Fifty drawn images of lesions, as JPEG files."""
+    from dermdistill.data.phantom import synthesise
+
+    folder = tmp_path_factory.mktemp("drawn")
+    synthesise(folder, 50, 160, seed=11, workers=1)
+    return sorted(folder.rglob("*.jpg"))
+
+
+@pytest.fixture(scope="session")
+def address(bundle) -> Iterator[str]:
+    """Where `dermdistill serve` answers for that bundle."""
+    import browser
+
+    with browser.server(bundle) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")  # playwright's event loop must not outlive those who use it
+def chromium() -> Iterator["Browser"]:
+    """A headless Chromium for all tests of a file."""
+    pytest.importorskip("playwright")
+    import browser
+
+    with browser.chromium() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

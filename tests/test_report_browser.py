@@ -2,11 +2,13 @@
 
 import pytest
 
+import browser
+from browser import Visit
 from dermdistill.report import write_report
-from devtools import Browser
 from report_runs import write_groups, write_pair
 
-WIDTHS = {390: 844, 1440: 900}
+pytestmark = [browser.browser, pytest.mark.slow]
+SIZES = ((390, 844), (1440, 900))
 # Elements whose right edge passes the window, unless they scroll by themselves or stand in such.
 CUT_OFF = """
 [...document.querySelectorAll('body *')].filter(e => {
@@ -17,39 +19,36 @@ CUT_OFF = """
 """
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_browser_finds_nothing_wrong(tmp_path):
+def test_a_browser_finds_nothing_wrong(chromium, tmp_path):
     student, teacher = write_pair(tmp_path / "runs", epochs=3)
     for run in (student, teacher):
         write_groups(run)
-    page = write_report([student], tmp_path / "report.html")
-    with Browser() as browser:
-        for width, height in WIDTHS.items():
-            for scheme in ("light", "dark"):
-                browser.open(page, width, height, scheme)
-                assert browser.ask("document.querySelectorAll('svg').length") > 10
-                assert browser.ask("document.documentElement.scrollWidth") <= width
-                assert browser.ask(CUT_OFF) == []
-                ground = browser.ask("getComputedStyle(document.body).backgroundColor")
-                assert (sum(map(int, ground[4:-1].split(","))) > 384) == (scheme == "light")
-        assert browser.problems == []
-        outside = [a for a in browser.requests if not a.startswith(("data:", page.as_uri()))]
-        assert outside == []
+    address = write_report([student], tmp_path / "report.html").as_uri()
+    for size in SIZES:
+        for scheme in ("light", "dark"):
+            visit = Visit(chromium, address, size, color_scheme=scheme)
+            visit.page.goto(address)
+            assert visit.page.locator("svg").count() > 10
+            assert visit.page.evaluate("document.documentElement.scrollWidth") <= size[0]
+            assert visit.page.evaluate(CUT_OFF) == []
+            ground = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (sum(map(int, ground[4:-1].split(","))) > 384) == (scheme == "light")
+            assert visit.errors == []
+            assert visit.elsewhere() == []
+            visit.close()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_the_browser_would_find_something_wrong(tmp_path):
+def test_the_browser_would_find_something_wrong(chromium, tmp_path):
     """The checks above can fail: a page with each fault is caught with each."""
     page = tmp_path / "bad.html"
     page.write_text(
         "<!doctype html><img src='http://127.0.0.1:9/x.png'><script>console.error('no')</script>"
         "<div style='width:2000px'>wide</div>"
     )
-    with Browser() as browser:
-        browser.open(page, 390, 844)
-        assert browser.ask("document.documentElement.scrollWidth") > 390
-        assert browser.ask(CUT_OFF)
-        assert any("no" in problem for problem in browser.problems)
-        assert any(address.startswith("http://127") for address in browser.requests)
+    visit = Visit(chromium, page.as_uri(), (390, 844))
+    visit.page.goto(page.as_uri())
+    assert visit.page.evaluate("document.documentElement.scrollWidth") > 390
+    assert visit.page.evaluate(CUT_OFF)
+    assert "no" in visit.errors
+    assert visit.elsewhere() == ["http://127.0.0.1:9/x.png"]
+    visit.close()

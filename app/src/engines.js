@@ -1,5 +1,5 @@
 // The two runtimes behind one door: open(engine, bytes, model) -> async (pixels) -> outputs by name.
-import { loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
+import { getGlobalLiteRt, loadAndCompile, loadLiteRt, Tensor, unloadLiteRt } from "@litertjs/core";
 import * as ort from "onnxruntime-web/wasm";
 
 // NHWC bytes in the number type and layout that the model takes; one image.
@@ -20,8 +20,22 @@ function channelsFirst(pixels, px) {
   return planes;
 }
 
-async function openLiteRt(bytes, model, px, folder) {
-  await loadLiteRt(folder);
+// LiteRT.js looks for a graphics card and complains where there is none, and its runtime prints what
+// it does. Here the CPU answers, and a console is for what goes wrong.
+async function loadLiteRtQuietly(folder, ending) {
+  Object.defineProperty(navigator, "gpu", { value: undefined, configurable: true });
+  self.Module = { print() {}, printErr() {}, locateFile: (name) => folder + name.replace(/\.wasm$/, ending) };
+  const { warn } = console;
+  console.warn = () => {};
+  try {
+    await loadLiteRt(folder);
+  } finally {
+    console.warn = warn;
+  }
+}
+
+async function startLiteRt(bytes, model, px, folder, ending) {
+  await loadLiteRtQuietly(folder, ending);
   const compiled = await loadAndCompile(bytes, { accelerator: "wasm" });
   const found = compiled.getOutputDetails().map((output) => output.name);
   const listed = Object.values(model.outputs);
@@ -38,6 +52,32 @@ async function openLiteRt(bytes, model, px, folder) {
       result.delete();
     });
     return values;
+  };
+}
+
+// After a trap nothing of it may be called again, not even to clear up.
+function dropLiteRt() {
+  try { getGlobalLiteRt().objectsToDelete.clear(); } catch { return; } // it never stood
+  unloadLiteRt();
+}
+
+// The runtime with the functions that classifiers were seen to call; one that calls another traps,
+// and then the whole runtime answers.
+async function openLiteRt(bytes, model, px, folder) {
+  let run = null;
+  const endings = [".lean.wasm", ".wasm"];
+  return async (pixels) => {
+    for (;;) {
+      try {
+        run ??= await startLiteRt(bytes, model, px, folder, endings[0]);
+        return await run(pixels);
+      } catch (error) {
+        if (endings.length === 1) throw error;
+        endings.shift();
+        run = null;
+        dropLiteRt();
+      }
+    }
   };
 }
 

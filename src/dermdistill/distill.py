@@ -17,13 +17,16 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from dermdistill.bundle.decision import write_decision
+from dermdistill.bundle.manifest import Ood
 from dermdistill.config import Config, FitConfig, NetworkConfig, TeacherConfig, to_dict
 from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.errors import ConfigError, RunError
+from dermdistill.evaluate.ood.prototypes import write_prototypes
 from dermdistill.evaluate.opened import open_run
 from dermdistill.evaluate.score import score
 from dermdistill.methods import Method, build_method
 from dermdistill.models import (
+    Backbone,
     MetadataEncoder,
     build_backbone,
     freeze,
@@ -162,7 +165,7 @@ def evaluate(run: Path, progress: bool = True) -> dict[str, Any]:
     metrics = read_json(run / METRICS) | score(
         opened.network, opened.data, run, opened.fabric, opened.config.evaluation
     )
-    write_decision(run, opened.config.evaluation)
+    _write_decision(run, opened.network, opened.config, opened.data, opened.fabric)
     write_json(run / METRICS, metrics)
     return metrics
 
@@ -266,14 +269,22 @@ class _Bench:
         if stage.kind == "pretext":
             metrics = {"validation": {"loss": state.best_figure}}
         else:
-            metrics = score(load_network(folder), self.data, folder, self.fabric,
-                            self.config.evaluation)  # fmt: skip
-            write_decision(folder, self.config.evaluation)
+            network = load_network(folder)
+            metrics = score(network, self.data, folder, self.fabric, self.config.evaluation)
+            _write_decision(folder, network, self.config, self.data, self.fabric)
         write_json(folder / METRICS, metrics | {
             "selected_epoch": state.best_epoch, "epochs": state.epoch, "steps": state.step,
             "wall_s": state.wall_s,
         })  # fmt: skip
         delete_checkpoints(folder)
+
+
+def _write_decision(
+    run: Path, network: Backbone, config: Config, data: Dataset, fabric: Fabric
+) -> None:
+    """How a scored network's outputs become answers."""
+    found = write_prototypes(network, data, run, fabric, config.seed)
+    write_decision(run, config.evaluation, Ood(**found))
 
 
 def _place(index: int) -> str:

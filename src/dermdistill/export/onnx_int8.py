@@ -61,9 +61,16 @@ def convert(subject: Subject) -> dict[str, bytes]:
 
 
 def _edges(model: onnx.ModelProto) -> list[str]:
-    """The nodes before the first convolution, and from the classifier on."""
-    nodes = list(model.graph.node)
-    kinds = [node.op_type for node in nodes]
-    first = kinds.index("Conv")
-    last = max(place for place, kind in enumerate(kinds) if kind in ("Conv", "Gemm", "MatMul"))
-    return [node.name for node in nodes[:first] + nodes[last:]]
+    """The nodes before the first convolution, and all that follows from the last features."""
+    nodes = list(model.graph.node)  # each after what it needs
+    first = [node.op_type for node in nodes].index("Conv")
+    maker = {output: node for node in nodes for output in node.output}
+    head = maker["logits"]
+    while head.op_type not in ("Conv", "Gemm", "MatMul"):
+        head = maker[head.input[0]]
+    reached, after = {head.input[0]}, []
+    for node in nodes:
+        if reached & set(node.input):
+            reached |= set(node.output)
+            after.append(node.name)
+    return [node.name for node in nodes[:first]] + after
