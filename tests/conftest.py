@@ -1,12 +1,15 @@
 """Fixtures that many tests share."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+import scipy.special
 
 import packs
 from dermdistill.data.store import Store
@@ -14,6 +17,7 @@ from dermdistill.data.store import Store
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+SHARP = 0.02  # a temperature that makes small differences of logits large
 CHECKOUT = Path(__file__).parents[1]
 
 
@@ -27,12 +31,38 @@ def shared_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def bundle() -> Path:
-    """A trained student's bundle in ONNX; to be read only."""
-    import small
-    from dermdistill.export import BUNDLE
+def decided(tmp_path_factory, drawn) -> Path:
+    """A run whose answers to the drawn images differ, with thresholds that divide them.
 
-    return small.exported() / BUNDLE
+    A student of one epoch knows next to nothing, and its own temperature makes all classes alike:
+    any page would show its probabilities.
+    """
+    import small
+    from dermdistill.bundle import Bundle, open_runtime
+    from dermdistill.bundle.decision import DECISION
+    from dermdistill.export import BUNDLE
+    from dermdistill.run import read_json, write_json
+
+    run = tmp_path_factory.mktemp("decided") / "run"
+    shutil.copytree(small.exported(), run)
+    opened, decision = Bundle(run / BUNDLE), read_json(run / DECISION)
+    pixels = np.stack([opened.preprocess(path) for path in drawn])
+    answers = open_runtime(opened, "onnx", 1).predict(pixels)
+    sharp = scipy.special.softmax(answers.logits / SHARP, axis=1).max(axis=1)
+    decision["calibration"]["temperature"] = SHARP
+    decision["abstention"]["least_probability"] = float(np.median(sharp))
+    decision["ood"]["threshold"] = float(np.quantile(answers.ood_score, 0.7))
+    write_json(run / DECISION, decision)
+    return run
+
+
+@pytest.fixture(scope="session")
+def bundle(decided) -> Path:
+    """That run's bundle in ONNX; to be read only."""
+    from dermdistill.export import BUNDLE, export_run
+
+    export_run(decided, ["onnx"])
+    return decided / BUNDLE
 
 
 @pytest.fixture(scope="session")

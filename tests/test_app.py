@@ -15,13 +15,12 @@ pytest.importorskip("uvicorn")
 from PIL import Image
 
 import browser
-import small
 from browser import Visit
 from dermdistill.app import build_site, write_site
 from dermdistill.bundle import Bundle
 from dermdistill.bundle.predict import predict_files
 from dermdistill.errors import ConfigError, DermdistillError
-from dermdistill.export import BUNDLE, export_run
+from dermdistill.export import export_run
 
 pytestmark = [browser.built, browser.browser, pytest.mark.slow]
 VIEWS = ("image", "compare", "folder", "model")
@@ -29,14 +28,13 @@ SAME = 1e-3  # of a probability: less than a fifth of what these images differ b
 
 
 @pytest.fixture(scope="module")
-def several(tmp_path_factory):
+def several(decided, tmp_path_factory):
     """The same student for both of a browser's engines."""
     for package in ("litert_torch", "ai_edge_litert", "ai_edge_quantizer"):
         pytest.importorskip(package, reason=f"{package} is missing: `make toolchains` installs it")
-    run = tmp_path_factory.mktemp("several") / "run"
-    shutil.copytree(small.exported(), run)
-    export_run(run, ["onnx", "litert", "litert-int8"])
-    return run / BUNDLE
+    path = tmp_path_factory.mktemp("several") / "bundle.zip"
+    export_run(decided, ["onnx", "litert", "litert-int8"], output=path)
+    return path
 
 
 @pytest.fixture
@@ -56,6 +54,21 @@ def test_an_image_gets_the_predictors_probabilities(visit, bundle, drawn):
     visit.open()
     assert "For research only" in visit.page.locator(".notice").inner_text()
     same(visit, bundle, drawn[:5], "onnx")
+    clean(visit)
+
+
+def test_doubts_are_the_predictors(visit, bundle, drawn):
+    """Every outcome is met: an answer, "not sure", "unlike what the model knows"."""
+    visit.open()
+    _, doubts = predict_files(bundle, [str(path) for path in drawn[:16]])
+    met = set()
+    for path, unsure, unlike in zip(drawn, *doubts, strict=False):
+        visit.ask(path)
+        wanted = "Unlike what the model knows" if unlike else "Not sure" if unsure else "%"
+        assert wanted in visit.page.locator("#view-image .answer h2").inner_text()
+        assert visit.page.locator("#view-image .set").is_visible() == (not unlike)
+        met.add(wanted)
+    assert len(met) == 3
     clean(visit)
 
 
@@ -222,6 +235,7 @@ def test_files_on_a_web_host_below_a_path(chromium, bundle, drawn, tmp_path):
         clean(visit)
     visit.page.reload()
     visit.page.wait_for_selector("html[data-ready]")
+    visit.page.get_by_role("link", name="Image", exact=True).click()
     assert sum(visit.ask(drawn[0]).values()) == pytest.approx(1, abs=1e-3)
     assert visit.elsewhere() == []
     visit.close()

@@ -1,4 +1,5 @@
-// The two runtimes behind one door: open(engine, bytes, model) -> async (pixels) -> outputs by name.
+// The two runtimes behind one door: openEngine(bytes, model, ...) -> async (pixels) -> its answers.
+// `bytes` is a promise, so that a runtime and its model load at the same time.
 import { getGlobalLiteRt, loadAndCompile, loadLiteRt, Tensor, unloadLiteRt } from "@litertjs/core";
 import * as ort from "onnxruntime-web/wasm";
 
@@ -36,7 +37,7 @@ async function loadLiteRtQuietly(folder, ending) {
 
 async function startLiteRt(bytes, model, px, folder, ending) {
   await loadLiteRtQuietly(folder, ending);
-  const compiled = await loadAndCompile(bytes, { accelerator: "wasm" });
+  const compiled = await loadAndCompile(await bytes, { accelerator: "wasm" });
   const found = compiled.getOutputDetails().map((output) => output.name);
   const listed = Object.values(model.outputs);
   // The manifest lists outputs in the runtime's order, for converters that rename them.
@@ -72,6 +73,7 @@ async function openLiteRt(bytes, model, px, folder) {
         run ??= await startLiteRt(bytes, model, px, folder, endings[0]);
         return await run(pixels);
       } catch (error) {
+        await bytes; // had they not come, that would be why
         if (endings.length === 1) throw error;
         endings.shift();
         run = null;
@@ -84,7 +86,7 @@ async function openLiteRt(bytes, model, px, folder) {
 async function openOrt(bytes, model, px, folder) {
   ort.env.wasm.numThreads = 1; // a student is too small to be worth starting threads for
   ort.env.wasm.wasmPaths = { wasm: `${folder}ort-wasm-simd-threaded.wasm` };
-  const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+  const session = await ort.InferenceSession.create(await bytes, { executionProviders: ["wasm"] });
   return async (pixels) => {
     const { data, shape } = input(pixels, px, model.input);
     const results = await session.run({ [model.input.name]: new ort.Tensor(model.input.type, data, shape) });
@@ -98,6 +100,6 @@ export async function openEngine(bytes, model, px, folder) {
   return async (pixels) => {
     const values = await run(pixels);
     const named = (output) => (model.outputs[output] ? values[model.outputs[output]] : null);
-    return { probabilities: named("probabilities"), cam: named("cam") };
+    return { probabilities: named("probabilities"), cam: named("cam"), oodScore: named("ood_score")?.[0] ?? null };
   };
 }

@@ -135,6 +135,7 @@ class Service:
             "calibration": manifest.calibration and asdict(manifest.calibration),
             "abstention": manifest.abstention and asdict(manifest.abstention),
             "conformal": manifest.conformal and asdict(manifest.conformal),
+            "ood": manifest.ood and asdict(manifest.ood),
             "notice": manifest.notice,
         }  # fmt: skip
 
