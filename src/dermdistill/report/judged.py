@@ -7,6 +7,7 @@ from typing import NamedTuple
 from dermdistill.config import EvaluationConfig, load_config
 from dermdistill.errors import ConfigError, DataError
 from dermdistill.evaluate.assess import Assessment, assess
+from dermdistill.evaluate.drift import Drift, drifts_of
 from dermdistill.evaluate.intervals import Bootstrap, Interval
 from dermdistill.evaluate.subgroups import worst
 from dermdistill.evaluate.tally import Key
@@ -26,6 +27,7 @@ class Judged(NamedTuple):
     tag: str  # its name, unique on the page
     family: tuple[str, str]  # name and digest of its settings but the seed
     made: Assessment
+    drifts: Sequence[Drift] = ()
 
 
 def level_of(judged: Sequence[Judged]) -> str:
@@ -56,12 +58,13 @@ def judge(records: Sequence[RunRecord]) -> list[Judged]:
     for index, record in enumerate(records):
         try:
             made = assess(record.folder, settings)
+            drifts = drifts_of(record.folder, settings)
         except DataError as error:
             record.notes.append(f"Its figures have no interval: {error}.")
             continue
         twice = times[record.name] > 1
         tag = f"{record.folder.parent.name}/{record.name}" if twice else record.name
-        judged.append(Judged(index, tag, record.family, made))
+        judged.append(Judged(index, tag, record.family, made, drifts))
     return judged
 
 
