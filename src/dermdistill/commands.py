@@ -5,9 +5,9 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from dermdistill.config import Config
+from dermdistill.config import Config, load_config
 from dermdistill.errors import ConfigError
-from dermdistill.run import METRICS, RESEARCH_NOTICE, write_text
+from dermdistill.run import CONFIG, METRICS, RESEARCH_NOTICE, write_text
 
 REPORT = "report.html"
 
@@ -246,10 +246,14 @@ def evaluate(
         score_again(Path(run))
         _tell(Path(run))
         return
+    from dermdistill.evaluate.drift import drifts_of, told
     from dermdistill.evaluate.images import score_images
 
     place = output or f"{model.rstrip('/')}-on-{Path(images).resolve().name}"
-    _tell(score_images(model, images, place, layout))
+    scored = score_images(model, images, place, layout)
+    _tell(scored)
+    for drift in drifts_of(scored, load_config(scored / CONFIG).evaluation):
+        print(*told(drift), sep="\n")
 
 
 def export(run: str, to: str = "onnx", output: str | None = None) -> None:

@@ -12,7 +12,7 @@ from dermdistill.errors import DataError
 from dermdistill.types import Metadata
 
 REQUIRED = ("id", "path", "label")
-COLUMNS = ("id", "path", "label", "lesion", "patient", "age", "sex", "site")
+COLUMNS = ("id", "path", "label", "lesion", "patient", "age", "sex", "site", "source")
 # One storage on every machine; its missing value is <NA>, whatever else is installed.
 TEXT = pd.StringDtype("python")
 FIELD, RECORD = "\x1f", "\x1e"  # ASCII's own separators: no name of an image or lesion holds them
@@ -39,9 +39,9 @@ class Table:
 
     Args:
         frame: columns `id` (unique), `path` (absolute) and `label` (a class, or missing where it
-            is unknown); optional `lesion`, `patient`, `age` in years, `sex`, `site`. Afterwards
-            it has exactly COLUMNS; an image without a known lesion is a lesion of its own, under
-            its id.
+            is unknown); optional `lesion`, `patient`, `age` in years, `sex`, `site`, `source`
+            (clinic or camera). Afterwards it has exactly COLUMNS; an image without a known lesion
+            is a lesion of its own, under its id.
         classes: the names of the classes; their order is that of every model's outputs.
 
     Raises:
@@ -126,7 +126,9 @@ class Table:
         """Age, sex and site of ids; names in lower case, so that one spelling means one thing."""
         rows = self.frame.iloc[self.rows(ids)]
         names = [
-            np.array([None if pd.isna(n) else n.strip().lower() for n in rows[fact]], object)
+            np.array(
+                [None if pd.isna(n) else n.strip().lower() or None for n in rows[fact]], object
+            )
             for fact in ("sex", "site")
         ]
         return Metadata(rows["age"].to_numpy(np.float64), *names)

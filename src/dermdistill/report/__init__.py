@@ -58,7 +58,7 @@ def write_report(runs: Sequence[str | os.PathLike], path: str | os.PathLike) -> 
         name: getattr(words, name)
         for name in ("percent", "area", "count", "magnitude", "plain", "duration")
     }
-    shown = _page(records)
+    shown = _page(records, Path(path).name)
     page = environment.get_template("report.html.j2").render(shown | {"beside": beside.name})
     write_tables([*shown["tables"].values()], beside)
     write_text(path, page)
@@ -70,7 +70,7 @@ def tables_beside(path: str | os.PathLike) -> Path:
     return Path(path).with_name(f"{Path(path).stem}-tables")
 
 
-def _page(records: list[RunRecord]) -> dict[str, Any]:
+def _page(records: list[RunRecord], page: str) -> dict[str, Any]:
     by_folder = {record.folder: record for record in records}
     first = records[0]
     teacher = by_folder.get(first.teacher)
@@ -96,6 +96,7 @@ def _page(records: list[RunRecord]) -> dict[str, Any]:
         ],
         "cautions": words.cautions(records, judged),
         "tables": found,
+        "commands": words.commands(records, page),
         "curves": _curves(judged, mine, theirs),
         "trade_off": _markup(figures.trade_off_figure(_points(records))),
         "class_figure": _markup(_class_figure(records, groups)),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from dermdistill.evaluate.assess import COVERAGE
+from dermdistill.evaluate.drift import Drift, cautions
 from dermdistill.evaluate.subgroups import LEAST_UNITS
 from dermdistill.evaluate.tally import AVERAGED, Key
 from dermdistill.evaluate.versus import Versus
@@ -62,6 +63,7 @@ def tables(
         _figures("overall", "All classes", OVERALL, judged),
         _differences(alike, versus),
         _families(alike, found),
+        _drifts(judged),
         _figures("malignant", "Malignant against benign", MALIGNANT, judged, _grouping(judged)),
         _operating(judged),
         _calibration(judged),
@@ -120,6 +122,39 @@ def _difference(key: Key, versus: Versus) -> Cell:
         return Cell("–")
     written = shown(key, made.value, made.interval)
     return Cell(written.text, f"{written.ends}; p {_p(p_value)}", p_value < SIGNIFICANT)
+
+
+def _drifts(judged: Sequence[Judged]) -> Table:
+    """Every run on images of another origin, and how much each figure moved."""
+    rows: list[list[Cell | str]] = []
+    notes: list[str] = []
+    for one in judged:
+        for found in one.drifts:
+            cells = [_moved(found, key) for key in DIFFERENCES.values()]
+            away, home = found.away, found.home
+            rows.append([one.tag, away.name, home.name, str(len(away.predictions)),
+                         str(away.lesions), *cells])  # fmt: skip
+            notes += [f"{one.tag}, {away.name}: {words}." for words in cautions(found)]
+    return Table(
+        "drift", "Elsewhere",
+        ["Run", "Elsewhere", "Against", "Images", "Lesions", *DIFFERENCES], rows,
+        f"The same network on images of another origin, and under each figure its change and the "
+        f"{level_of(judged)} interval of that, in points for shares; set apart where it leaves 0 "
+        "out. The two sets have no lesion in common, so each is drawn by itself. Shares of classes "
+        "and how hard their lesions are differ too: a change is not the camera's alone. "
+        + " ".join(notes), 3,
+    )  # fmt: skip
+
+
+def _moved(found: Drift, key: Key) -> Cell:
+    made = found.change(key) if key in found.here.point else None
+    if made is None:
+        return Cell("–")
+    moved = shown(key, made.value, made.interval)
+    sign = "+" if made.value > 0 else ""
+    ends = f"{sign}{moved.text}; {moved.ends}" if moved.ends else f"{sign}{moved.text}"
+    sure = made.interval is not None and not made.interval.low <= 0 <= made.interval.high
+    return Cell(shown(key, found.there.point[key], None).text, ends, sure)
 
 
 def _p(value: float) -> str:

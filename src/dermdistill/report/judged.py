@@ -6,6 +6,7 @@ from typing import NamedTuple
 from dermdistill.config import EvaluationConfig, load_config
 from dermdistill.errors import ConfigError, DataError
 from dermdistill.evaluate.assess import Assessment, assess
+from dermdistill.evaluate.drift import Drift, drifts_of
 from dermdistill.evaluate.intervals import Bootstrap, Interval
 from dermdistill.evaluate.subgroups import worst
 from dermdistill.evaluate.tally import Key
@@ -23,6 +24,7 @@ class Judged(NamedTuple):
 
     record: RunRecord  # with its name and colour on the page
     made: Assessment
+    drifts: Sequence[Drift] = ()
 
     @property
     def tag(self) -> str:
@@ -57,10 +59,11 @@ def judge(records: Sequence[RunRecord]) -> list[Judged]:
     for record in records:
         try:
             made = assess(record.folder, settings)
+            drifts = drifts_of(record.folder, settings)
         except DataError as error:
             record.notes.append(f"Its figures have no interval: {error}.")
             continue
-        judged.append(Judged(record, made))
+        judged.append(Judged(record, made, drifts))
     return judged
 
 

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -157,6 +158,26 @@ def command(record: RunRecord) -> str:
     """What to type to make a run again, from the folder that holds it."""
     verb = "teach" if record.stage == "teacher" else "distill"
     return f"dermdistill {verb} --config {shlex.quote(record.name)}/config.yaml"
+
+
+def commands(records: Sequence[RunRecord], page: str) -> list[tuple[str, str]]:
+    """(figures, what to type to make them again), for every figure of a page."""
+    names = [shlex.quote(record.name) for record in records]
+    judged = [record for record in records if record.provenance.get("judged_run")]
+    own = [name for name, record in zip(names, records, strict=True) if record not in judged]
+    rows = [
+        ("Every table and drawing of this page, intervals and tests, from prediction files alone",
+         f"dermdistill report {' '.join(names)} --output {shlex.quote(page)}"),
+        *((f"Predictions, confusion, areas and cost of {name}, from its weights and images",
+           f"dermdistill evaluate {name}") for name in own),
+        *((f"The same of {record.name}, and its change against the run's own test part",
+           f"dermdistill evaluate --images FOLDER --model "
+           f"{shlex.quote(PurePath(record.provenance['judged_run']).name)} "
+           f"--output {shlex.quote(record.name)}") for record in judged),
+        *((f"The weights of {record.name}, its curves and wall time", command(record))
+          for record in records if record not in judged and record.config is not None),
+    ]  # fmt: skip
+    return rows
 
 
 def facts(record: RunRecord) -> list[tuple[str, str, str | None]]:
