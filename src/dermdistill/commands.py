@@ -5,9 +5,9 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from dermdistill.config import Config
+from dermdistill.config import Config, load_config
 from dermdistill.errors import ConfigError
-from dermdistill.run import METRICS, RESEARCH_NOTICE, write_text
+from dermdistill.run import CONFIG, METRICS, RESEARCH_NOTICE, write_text
 
 REPORT = "report.html"
 
@@ -51,6 +51,7 @@ def data_pack(
     crop: str = "centre",
     layout: str = "auto",
     workers: int | None = None,
+    shard_images: int = 0,
 ) -> None:
     """Decode a folder of images once into a memory-mapped store.
 
@@ -61,11 +62,12 @@ def data_pack(
         crop: "centre", "squash" or "pad".
         layout: "auto", "isic2019", "ham10000" or "folders".
         workers: processes; by default one a core.
+        shard_images: images a file; 0 puts all into one.
     """
     from dermdistill.data.pack import pack
     from dermdistill.data.readers import read_table
 
-    packed = pack(read_table(folder, layout), store, px, crop, workers)
+    packed = pack(read_table(folder, layout), store, px, crop, workers, shard_images=shard_images)
     for name, reason in packed.broken:
         print(f"broken: {name}: {reason}")
 
@@ -165,7 +167,11 @@ def distill(config: Config, resume: bool = True) -> None:
     run = run_stages(config, resume=resume)
     if not is_first_process():
         return
-    export(str(run))
+    if config.student.network.metadata == "none":
+        export(str(run))
+    else:
+        print("not exported: the student reads metadata, and a bundle takes images alone",
+              file=sys.stderr)  # fmt: skip
     report([str(run)], str(run / REPORT))
     _tell(run)
 
@@ -240,10 +246,14 @@ def evaluate(
         score_again(Path(run))
         _tell(Path(run))
         return
+    from dermdistill.evaluate.drift import drifts_of, told
     from dermdistill.evaluate.images import score_images
 
     place = output or f"{model.rstrip('/')}-on-{Path(images).resolve().name}"
-    _tell(score_images(model, images, place, layout))
+    scored = score_images(model, images, place, layout)
+    _tell(scored)
+    for drift in drifts_of(scored, load_config(scored / CONFIG).evaluation):
+        print(*told(drift), sep="\n")
 
 
 def export(run: str, to: str = "onnx", output: str | None = None) -> None:

@@ -24,6 +24,9 @@ class DataConfig:
         crop: "centre" takes the largest centred square, "squash" the whole image out of
             proportion, "pad" the whole image between black bars.
         store: folder of the decoded images; by default beside the output.
+        shard_images: images a file of the store; 0 puts all into one.
+        shuffle_shards: an epoch goes through the files in random order, so many at a time, and
+            shuffles within these: for a store larger than memory. 0 shuffles all images at once.
         split: a split file to obey; by default one is made from the next four settings.
         protocol: "lesion" keeps all images of a lesion on one side; "image" is the paper's, and
             leaks.
@@ -39,6 +42,8 @@ class DataConfig:
     px: int = 224
     crop: Literal["centre", "squash", "pad"] = "centre"
     store: str | None = None
+    shard_images: int = 0
+    shuffle_shards: int = 0
     split: str | None = None
     protocol: Literal["lesion", "image"] = "lesion"
     test_fraction: float = 0.2
@@ -101,6 +106,9 @@ class NetworkConfig:
         options: further arguments of `timm.create_model`.
         mean: colour mean the weights were trained with, if not timm's entry for the network.
         std: colour deviation the weights were trained with, likewise.
+        metadata: how it reads age, sex and site beside the image: "none" does not, "concat" puts
+            them beside the embedding, "metablock" lets them gate every channel of the last map. A
+            teacher may read them while its student sees the image alone.
     """
 
     name: str = "mobilenetv2_100"
@@ -108,6 +116,7 @@ class NetworkConfig:
     options: dict[str, Any] = field(default_factory=dict)
     mean: list[float] | None = None
     std: list[float] | None = None
+    metadata: Literal["none", "concat", "metablock"] = "none"
 
 
 @dataclass(frozen=True)
@@ -280,6 +289,8 @@ class Config:
             "data.validation_fold", data.validation_fold, f"one of 0 to {data.folds - 1}",
         )  # fmt: skip
         check(data.workers is None or data.workers >= 1, "data.workers", data.workers, "at least 1")
+        for name in ("shard_images", "shuffle_shards"):
+            check(getattr(data, name) >= 0, f"data.{name}", getattr(data, name), "at least 0")
         for name in ("scale", "blur_sigma_px"):
             low, high = getattr(views, name)
             check(0 < low <= high, f"views.{name}", getattr(views, name), "0 < low <= high")

@@ -27,6 +27,7 @@ from dermdistill.evaluate.score import score
 from dermdistill.methods import Method, build_method
 from dermdistill.models import (
     Backbone,
+    MetadataEncoder,
     build_backbone,
     freeze,
     load_best,
@@ -81,11 +82,16 @@ class Stage:
 
     def key(self, config: Config, data: Dataset) -> dict[str, Any]:
         """All that the result depends on, as plain values."""
-        start = self.network.weights
+        start, network = self.network.weights, to_dict(self.network)
+        if not self.reads_metadata:
+            del network["metadata"]  # so that runs made before there was a choice are found
+        if Path(start).is_file():
+            network["weights"] = digest_file(start)
+        known = self.reads_metadata or any(map(_reads_metadata, self.upstream.values()))
+        shards = config.data.shuffle_shards
         return {
             "kind": self.kind,
-            "network": to_dict(self.network)
-            | ({"weights": digest_file(start)} if Path(start).is_file() else {}),
+            "network": network,
             "method": [self.title if self.kind == "student" else self.kind, asdict(self.method)],
             "fit": to_dict(self.fit),
             "views": to_dict(config.views),
@@ -94,7 +100,19 @@ class Stage:
             "validation_fold": config.data.validation_fold,
             "data": data.identity,
             "upstream": {k: digest_file(v / BEST) for k, v in sorted(self.upstream.items())},
+            **({"metadata": data.table.metadata_digest} if known else {}),
+            **({"shuffle_shards": shards} if shards else {}),
         }
+
+    @property
+    def reads_metadata(self) -> bool:
+        """Whether its network reads age, sex and site beside the image."""
+        return self.network.metadata != "none"
+
+
+def _reads_metadata(run: Path) -> bool:
+    """Whether a run's network does."""
+    return read_json(run / PROVENANCE).get("metadata") is not None
 
 
 def distill(config: Config, progress: bool = True, resume: bool = True, wait: bool = False) -> Path:
@@ -116,6 +134,7 @@ def distill(config: Config, progress: bool = True, resume: bool = True, wait: bo
     student = config.student
     method = build_method(student.method, student.options)
     require_network(student.network.name)
+    _check_px(config, method)
     teachers = _frozen_teachers(config, method)
     bench = _Bench(config, progress, resume, wait)
     upstream = bench.teachers(teachers)
@@ -166,6 +185,14 @@ def _frozen_teachers(config: Config, method: Method) -> list[TeacherConfig]:
     for index, teacher in enumerate(config.teachers):
         _check_teacher(f"teachers[{index}]", teacher)
     return config.teachers
+
+
+def _check_px(config: Config, method: Method) -> None:
+    if method.max_px and config.data.px > method.max_px:
+        raise ConfigError(
+            f"data.px is {config.data.px}; {config.student.method} is made for at most "
+            f"{method.max_px}: lower data.px, or choose another method"
+        )
 
 
 def _check_teacher(where: str, teacher: TeacherConfig) -> None:
@@ -269,6 +296,7 @@ def _write_origin(
     folder: Path, stage: Stage, config: Config, data: Dataset, key: dict[str, Any]
 ) -> None:
     """The resolved config and the provenance, before step 1."""
+    encoder = _encoder(stage, data)
     write_text(folder / CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False))
     runs = {f"{kind}_run": Path("..", run.name) if run.parent == folder.parent else run.resolve()
             for kind, run in stage.upstream.items()}  # fmt: skip
@@ -279,6 +307,7 @@ def _write_origin(
         hyper_parameters=asdict(stage.method),
         network=stage.network.name,
         network_config=to_dict(stage.network),
+        metadata=encoder and encoder.to_dict(),
         classes=list(data.classes),
         input_px=data.store.px,
         crop=data.store.crop,
@@ -298,12 +327,13 @@ def _trainer(
     seed_step(config.seed, "init", stage.kind)
     method, px, classes = stage.method, data.store.px, len(data.classes)
     runs = [run for place, run in stage.upstream.items() if place.startswith("teacher")]
-    teachers = FrozenTeachers(runs, data.classes, method.stages, fabric)
-    widths = teachers.widths(px)
-    network = None
+    teachers = FrozenTeachers(runs, data.classes, method.stages, fabric, px, method.norms)
+    teachers.warn(data.train.metadata)
+    widths = teachers.widths()
+    network, encoder = None, _encoder(stage, data)
     if stage.kind != "pretext":
-        network = method.enrol(build_backbone(stage.network, classes), *teachers.networks)
-    peers = [build_backbone(stage.network, classes) for _ in range(method.peers)]
+        network = method.enrol(build_backbone(stage.network, classes, encoder), *teachers.networks)
+    peers = [build_backbone(stage.network, classes, encoder) for _ in range(method.peers)]
     counts = torch.from_numpy(np.bincount(data.train.labels, minlength=classes))
     learner = Learner(
         method, network, peers, widths, px, torch.from_numpy(data.train.labels),
@@ -315,8 +345,17 @@ def _trainer(
     )  # fmt: skip
     if config.cache_teacher and runs:
         answers = folder.parent / TEACHER_CACHE / teachers.key(config.precision)[:SHOWN_DIGITS]
-        trainer.teach = TeacherCache(teachers, answers, trainer.schedule.total)
+        trainer.teach = TeacherCache(
+            teachers, answers, trainer.schedule.total, teachers.read_metadata
+        )
     return trainer
+
+
+def _encoder(stage: Stage, data: Dataset) -> MetadataEncoder | None:
+    """How the network that a stage trains is told of patients; None where it is not."""
+    if stage.kind == "pretext" or not stage.reads_metadata:
+        return None
+    return MetadataEncoder.of(data.train.metadata)
 
 
 def _frozen_pretext(stage: Stage, teachers: list[Widths], fabric: Fabric) -> nn.ModuleDict | None:

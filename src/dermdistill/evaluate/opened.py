@@ -75,6 +75,12 @@ def open_run(run: Path, progress: bool = True) -> OpenedRun:
             f"{origin['key']['data']}, today's are {data.identity}. Restore the data it names, or "
             "train anew"
         )
+    known = origin["key"].get("metadata")
+    if known is not None and known != data.table.metadata_digest:
+        raise RunError(
+            f"{run} was trained with other ages, sexes or sites (digest {known}, today's is "
+            f"{data.table.metadata_digest}); restore the data it names, or train anew"
+        )
     fabric = start_fabric(config.precision, config.device)
     network = freeze(load_network(run)).to(fabric.device)
     return OpenedRun(run, origin, config, data, network, fabric)

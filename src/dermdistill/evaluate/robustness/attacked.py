@@ -22,6 +22,7 @@ from dermdistill.evaluate.opened import OpenedRun
 from dermdistill.evaluate.predict import as_predictions
 from dermdistill.evaluate.robustness.attacks import Logits, fgsm, pgd, straight_through
 from dermdistill.evaluate.robustness.purify import Purification
+from dermdistill.models import Backbone
 from dermdistill.runtime import derived_seed
 
 EPSILONS = (1, 2, 4, 8)  # in 255ths: the steps that a stored pixel has
@@ -101,18 +102,19 @@ def _answers(
         "through": lambda seen: defence(seen, noise),
         "bpda": lambda seen: straight_through(lambda inner: defence(inner, noise), seen),
     }
+    network = opened.network.given(part.about(chosen))
     if attack == "fgsm":
-        images = fgsm(_logits(opened, views[attack]), images, target, epsilon)
+        images = fgsm(_logits(network, views[attack]), images, target, epsilon)
     elif attack != "clean":
         draws = NOISE_DRAWS if attack in ("through", "bpda") else 1
-        images = pgd(_logits(opened, views[attack]), images, target, epsilon, PGD_STEPS,
+        images = pgd(_logits(network, views[attack]), images, target, epsilon, PGD_STEPS,
                      generator("attack start"), draws)  # fmt: skip
     with torch.no_grad():
         if met == PURIFIED:
             images = defence(images, generator("defence noise"))
-        return _logits(opened, lambda seen: seen)(images).float().cpu()
+        return _logits(network, lambda seen: seen)(images).float().cpu()
 
 
-def _logits(opened: OpenedRun, view: Callable[[Tensor], Tensor]) -> Logits:
-    """The run's logits behind a change of its images, in fp32."""
-    return lambda images: opened.network(view(images)).logits
+def _logits(network: Backbone, view: Callable[[Tensor], Tensor]) -> Logits:
+    """A network's logits behind a change of its images, in fp32."""
+    return lambda images: network(view(images)).logits
