@@ -21,9 +21,9 @@ from dermdistill.export.subject import Subject
 
 PACKAGES = (*litert.PACKAGES, "ai-edge-quantizer")
 SIGNATURE = "serving_default"
-# Tensors of the deployed graph itself, between pixels and network and from the head on: their
-# names have no module path. They stay in fp32, as in ONNX.
-EDGES = r"^[^/]*$"
+# Tensors of the deployed graph itself, between pixels and network and from the heads on: their
+# names have no module path, but for those of the score of unlikeness. In fp32, as in ONNX.
+EDGES = r"^[^/]*$|prototypes"
 
 
 def convert(subject: Subject) -> dict[str, bytes]:
