@@ -20,6 +20,7 @@ from dermdistill.bundle.formats import FORMATS
 from dermdistill.bundle.predict import predict_files
 from dermdistill.config import NetworkConfig
 from dermdistill.errors import ConfigError, DataError, RunError, ToolchainError
+from dermdistill.evaluate.calibration import Scaling
 from dermdistill.export import onnx as onnx_export
 from dermdistill.export.graph import DeployedGraph
 from dermdistill.export.subject import Subject
@@ -52,7 +53,11 @@ def noise(count: int, px: int = small.PX) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, px, px, 3), np.uint8)
 
 
-def oracle(network: nn.Module, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def temperature_of(run: Path) -> float:
+    return read_json(run / "decision.json")["calibration"]["temperature"]
+
+
+def oracle(network: nn.Module, pixels: np.ndarray, temperature: float = 1.0) -> tuple:
     """Probabilities, logits and class maps by the definition, in float64, place after place."""
     with torch.no_grad():
         taps = network(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
@@ -64,7 +69,7 @@ def oracle(network: nn.Module, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarr
         for column in range(maps.shape[3]):
             cam[:, :, row, column] = maps[:, :, row, column] @ weight.T + bias
     logits = taps.logits.double().numpy()
-    powers = np.exp(logits - logits.max(1, keepdims=True))
+    powers = np.exp((logits - logits.max(1, keepdims=True)) / temperature)
     return powers / powers.sum(1, keepdims=True), logits, cam
 
 
@@ -72,7 +77,7 @@ def oracle(network: nn.Module, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def test_any_batch_size_answers_by_the_definition(exported, session, batch):
     pixels = noise(batch)
     found = session.run(["probabilities", "logits", "cam"], {"pixels": pixels})
-    wanted = oracle(load_network(exported), pixels)
+    wanted = oracle(load_network(exported), pixels, temperature_of(exported))
     for theirs, ours in zip(found, wanted, strict=True):
         assert theirs.shape == ours.shape
         assert np.abs(theirs - ours).max() < LOGIT_TOLERANCE
@@ -80,14 +85,17 @@ def test_any_batch_size_answers_by_the_definition(exported, session, batch):
 
 
 def test_image_files_give_the_scored_probabilities(exported):
-    """The whole road again: JPEG, Pillow, graph, CSV; against what training's scoring wrote."""
-    scored = small.predictions(exported, "test")
+    """The whole road again: JPEG, Pillow, graph, temperature, CSV; against training's scoring."""
+    raw = small.predictions(exported, "test")
+    scale = np.full(len(raw.classes), 1 / temperature_of(exported))
+    scored = Scaling(scale, np.zeros_like(scale)).apply(raw)
     files = [str(next(small.images().rglob(f"{name}.jpg"))) for name in scored.ids]
     found, unsure = predict_files(exported / "bundle.zip", files)
     assert found.ids == scored.ids
     assert found.classes == scored.classes
     assert np.abs(found.probabilities - scored.probabilities).max() < PROBABILITY_TOLERANCE
-    assert not unsure.any()
+    least = Bundle(exported / "bundle.zip").manifest.abstention.least_probability
+    assert np.array_equal(unsure, found.probabilities.max(axis=1) < least)
 
 
 def test_the_graph_says_what_it_takes_and_gives(exported, session):

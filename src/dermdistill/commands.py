@@ -51,6 +51,7 @@ def data_pack(
     crop: str = "centre",
     layout: str = "auto",
     workers: int | None = None,
+    shard_images: int = 0,
 ) -> None:
     """Decode a folder of images once into a memory-mapped store.
 
@@ -61,11 +62,12 @@ def data_pack(
         crop: "centre", "squash" or "pad".
         layout: "auto", "isic2019", "ham10000" or "folders".
         workers: processes; by default one a core.
+        shard_images: images a file; 0 puts all into one.
     """
     from dermdistill.data.pack import pack
     from dermdistill.data.readers import read_table
 
-    packed = pack(read_table(folder, layout), store, px, crop, workers)
+    packed = pack(read_table(folder, layout), store, px, crop, workers, shard_images=shard_images)
     for name, reason in packed.broken:
         print(f"broken: {name}: {reason}")
 

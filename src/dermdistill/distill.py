@@ -16,6 +16,7 @@ import yaml
 from lightning_fabric import Fabric
 from torch import nn
 
+from dermdistill.bundle.decision import write_decision
 from dermdistill.config import Config, FitConfig, NetworkConfig, TeacherConfig, to_dict
 from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.errors import ConfigError, RunError
@@ -72,6 +73,7 @@ class Stage:
     def key(self, config: Config, data: Dataset) -> dict[str, Any]:
         """All that the result depends on, as plain values."""
         start = self.network.weights
+        shards = config.data.shuffle_shards
         return {
             "kind": self.kind,
             "network": to_dict(self.network)
@@ -84,7 +86,7 @@ class Stage:
             "validation_fold": config.data.validation_fold,
             "data": data.identity,
             "upstream": {k: digest_file(v / BEST) for k, v in sorted(self.upstream.items())},
-        }
+        } | ({"shuffle_shards": shards} if shards else {})
 
 
 def distill(config: Config, progress: bool = True, resume: bool = True, wait: bool = False) -> Path:
@@ -136,6 +138,7 @@ def evaluate(run: Path, progress: bool = True) -> dict[str, Any]:
     metrics = read_json(run / METRICS) | score(
         opened.network, opened.data, run, opened.fabric, opened.config.evaluation
     )
+    write_decision(run, opened.config.evaluation)
     write_json(run / METRICS, metrics)
     return metrics
 
@@ -233,6 +236,7 @@ class _Bench:
         else:
             metrics = score(load_network(folder), self.data, folder, self.fabric,
                             self.config.evaluation)  # fmt: skip
+            write_decision(folder, self.config.evaluation)
         write_json(folder / METRICS, metrics | {
             "selected_epoch": state.best_epoch, "epochs": state.epoch, "steps": state.step,
             "wall_s": state.wall_s,

@@ -80,6 +80,7 @@ class Dataset:
     train: Part
     validation: Part
     test: Part
+    shuffle_shards: int = 0  # files of the store that an epoch shuffles at a time; 0: all
 
     @property
     def identity(self) -> dict[str, str]:
@@ -104,8 +105,10 @@ def open_dataset(config: DataConfig, output: Path, progress: bool = True) -> Dat
     table = read_table(config.folder, config.layout)
     split = _split(table, config, output)
     place = Path(config.store or output / f"store-{config.px}-{config.crop}")
-    store = pack(table, place, config.px, config.crop, config.workers, progress)
-    return _joined(table, store, split, config.validation_fold)
+    store = pack(
+        table, place, config.px, config.crop, config.workers, progress, config.shard_images
+    )
+    return _joined(table, store, split, config)
 
 
 def _split(table: Table, config: DataConfig, output: Path) -> Split:
@@ -121,7 +124,7 @@ def _split(table: Table, config: DataConfig, output: Path) -> Split:
     return made
 
 
-def _joined(table: Table, store: Store, split: Split, validation_fold: int) -> Dataset:
+def _joined(table: Table, store: Store, split: Split, config: DataConfig) -> Dataset:
     broken = {name for name, _ in store.broken}
     if broken:
         warnings.warn(
@@ -131,7 +134,7 @@ def _joined(table: Table, store: Store, split: Split, validation_fold: int) -> D
         )
 
     def part(name: str) -> Part:
-        ids = [i for i in split.ids(name, validation_fold) if i not in broken]
+        ids = [i for i in split.ids(name, config.validation_fold) if i not in broken]
         if not ids:
             raise DataError(f"the {name} part has no image; choose other fractions or folds")
         return Part(store, ids, store.rows(ids), table.label_codes(ids))
@@ -144,4 +147,7 @@ def _joined(table: Table, store: Store, split: Split, validation_fold: int) -> D
             "not be learnt; `dermdistill data audit` shows every part",
             stacklevel=2,
         )
-    return Dataset(table.classes, table, store, split, train, part("validation"), part("test"))
+    return Dataset(
+        table.classes, table, store, split, train, part("validation"), part("test"),
+        config.shuffle_shards,
+    )  # fmt: skip

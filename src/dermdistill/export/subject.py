@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from dermdistill.bundle.manifest import Abstention, Calibration, Conformal
+from dermdistill.bundle.decision import Decision
 from dermdistill.bundle.runtimes import Answers
-from dermdistill.bundle.strict import decode
 from dermdistill.config import load_config
 from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.errors import DermdistillError, RunError
@@ -19,34 +18,8 @@ from dermdistill.export.graph import DeployedGraph
 from dermdistill.models import load_network
 from dermdistill.run import CONFIG, PROVENANCE, read_json
 
-DECISION = "decision.json"  # of a run: how its outputs become answers, fitted after training
 PARITY_IMAGES = 64
 CALIBRATION_IMAGES_PER_CLASS = 32
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What was fitted to a run's outputs; all of it optional."""
-
-    calibration: Calibration | None = None
-    abstention: Abstention | None = None
-    conformal: Conformal | None = None
-
-    @classmethod
-    def of(cls, run: Path) -> "Decision":
-        """A run's decision.json, or nothing where there is none.
-
-        Raises:
-            RunError: the file has other fields than these.
-        """
-        path = run / DECISION
-        if not path.is_file():
-            return cls()
-        fields = {"calibration": None, "abstention": None, "conformal": None} | read_json(path)
-        try:
-            return decode(fields, cls, DECISION)
-        except ValueError as error:
-            raise RunError(f"{path} cannot be used: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)

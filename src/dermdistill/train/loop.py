@@ -103,7 +103,6 @@ class Trainer:
             DataError: the store changed.
             TerminatedError: SIGTERM came; the state after the last step is saved.
         """
-        self.data.store.check()
         self._restore()
         where = self.progress.history_lines, self.progress.step
         history = History(self.folder, *where) if self.first else NoHistory()
@@ -152,7 +151,8 @@ class Trainer:
     def _epoch(self, history: History, display: Display) -> None:
         """The rest of the current epoch, step by step."""
         progress = self.progress
-        order = epoch_order(self.data.train, self.config.sampler_power, self.seed, progress.epoch)
+        order = epoch_order(self.data.train, self.config.sampler_power, self.seed, progress.epoch,
+                            self.data.shuffle_shards)  # fmt: skip
         self.learner.train()
         first = progress.step - progress.epoch * self.steps_per_epoch
         for index in range(first, min(self.steps_per_epoch, first + self._left)):
@@ -176,10 +176,10 @@ class Trainer:
     def _step(self, chosen: np.ndarray) -> None:
         """One batch: its views, what is learnt from them, and what is noted of it."""
         progress, part = self.progress, self.data.train
-        self.data.store.check()
         rank = [self.fabric.global_rank] if self.processes > 1 else []
         seed_step(self.seed, "step", progress.step, *rank)
         own = own_share(chosen, self.fabric.global_rank, self.processes)
+        self.data.store.check(part.rows[own])
         terms, norm = self.learn(self._batch(part, own, self.augmentation))
         self.numbers.note(progress.step + 1, [part.ids[i] for i in chosen], terms, norm)
         values = {"loss": total_loss(terms)} | {name: value for name, (_, value) in terms.items()}
@@ -278,6 +278,7 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         """The watched figures on the validation part."""
+        self.data.store.check(self.data.validation.rows)
         if self.learner.student is None:
             return {"loss": self._validation_terms(self.data.validation)}
         return validation_figures(
