@@ -9,6 +9,7 @@ from lightning_fabric import Fabric
 from dermdistill.errors import ConfigError
 from dermdistill.models import fold_norms, freeze, load_network
 from dermdistill.run import BEST, PROVENANCE, digest_file, digest_of, read_json
+from dermdistill.runtime import layout
 from dermdistill.types import Batch, Taps, Widths
 
 
@@ -40,7 +41,7 @@ class FrozenTeachers:
         self.runs, self.stages, self.fabric, self.input_px = runs, stages, fabric, input_px
         self.networks = [
             freeze(fold_norms(load_network(run), input_px)).to(
-                fabric.device, memory_format=torch.channels_last
+                fabric.device, memory_format=layout(fabric)
             )
             for run in runs
         ]
@@ -48,7 +49,7 @@ class FrozenTeachers:
     @torch.no_grad()
     def __call__(self, batch: Batch) -> tuple[Taps, ...]:
         """Their taps on a batch's views."""
-        images = batch.for_teacher().contiguous(memory_format=torch.channels_last)
+        images = batch.for_teacher().contiguous(memory_format=layout(self.fabric))
         with self.fabric.autocast():
             return tuple(network(images, self.stages) for network in self.networks)
 
