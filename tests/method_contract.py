@@ -23,6 +23,7 @@ from dermdistill.methods import METHODS, Method, build_method
 from dermdistill.models import Backbone, MetadataEncoder, build_backbone, freeze
 from dermdistill.train import Learner
 from dermdistill.train.checkpoint import load_checkpoint, save_checkpoint
+from dermdistill.train.teachers import ask
 from dermdistill.types import Batch, Metadata, Taps, Terms, Views, total_loss
 
 PX, IMAGES, CLASSES = 48, 8, 3
@@ -44,16 +45,14 @@ class Classroom:
     pretext: nn.ModuleDict | None
     batch: Batch
 
-    def taught(self) -> tuple[Taps, ...]:
+    def teach(self, batch: Batch) -> tuple[Taps, ...]:
         """The frozen teachers' taps, as the loop computes them."""
-        stages, images = self.learner.method.stages, self.batch.for_teacher()
-        with torch.no_grad():
-            return tuple(t.given(self.batch.metadata)(images, stages) for t in self.teachers)
+        return ask(self.teachers, batch, self.learner.method.stages)
 
     def terms(self, done_ratio: float = 1.0) -> Terms:
         """The terms of the batch at a moment; the same draws at every call."""
         torch.manual_seed(1)
-        return self.learner(self.batch, self.taught(), done_ratio)
+        return self.learner(self.batch, self.teach, done_ratio)
 
     def loss(self) -> Tensor:
         """The loss of the batch at the end of the training, when every ramp is up."""
@@ -286,6 +285,8 @@ def check_all_weights_zero_is_refused(name: str) -> None:
 
 def check_overfits_eight_images(name: str) -> None:
     """A few steps on eight images bring the loss down clearly."""
+    if METHODS[name].show is not Method.show:
+        pytest.skip("it makes its images, against the student: its own test plays that game")
     losses = classroom(build_method(name)).train(OVERFIT_STEPS)
     assert all(map(math.isfinite, losses))
     # Where the target learns too, the first steps may go up.

@@ -32,6 +32,7 @@ from dermdistill.run import HISTORY
 from dermdistill.runtime import seed_step, start_fabric
 from dermdistill.train import Learner, Trainer
 from dermdistill.train.schedule import class_weights
+from dermdistill.train.teachers import ask
 
 PX, IMAGES, BATCH = 32, 128, 16
 TEACHER, STUDENT = "test_resnet", "test_efficientnet"
@@ -144,8 +145,7 @@ def trainer(
 
     def teach(batch):
         before_step()
-        images, known = batch.for_teacher(), batch.metadata
-        return tuple(teacher.given(known)(images, built.stages) for teacher in teachers)
+        return ask(teachers, batch, built.stages)
 
     return Trainer(
         learner, teach, data, settings, ViewsConfig(), 3, start_fabric("fp32", "cpu"), folder,

@@ -12,9 +12,10 @@ from dermdistill import distill
 from dermdistill.bundle import Bundle
 from dermdistill.bundle.decision import Decision, write_decision
 from dermdistill.config import EvaluationConfig
-from dermdistill.errors import DataError
+from dermdistill.errors import DataError, RunError
 from dermdistill.evaluate.groups import load_groups
 from dermdistill.export import export_run
+from dermdistill.export.subject import Subject
 from dermdistill.run import digest_file
 
 DECISION = "decision.json"
@@ -64,7 +65,7 @@ def test_the_test_part_has_no_say(run):
     before = digest_file(run / DECISION)
     for path in run.glob("*-test.csv"):
         path.unlink()
-    assert write_decision(run, EvaluationConfig()) == Decision.of(run)
+    assert write_decision(run, EvaluationConfig(), Decision.of(run).ood) == Decision.of(run)
     assert digest_file(run / DECISION) == before
 
 
@@ -73,6 +74,19 @@ def test_scoring_again_fits_again(run):
     (run / DECISION).unlink()
     distill.evaluate(run, progress=False)
     assert digest_file(run / DECISION) == before
+
+
+def test_the_score_of_unlikeness_keeps_its_share_of_validation_images(run):
+    ood, part = Decision.of(run).ood, small.dataset().validation
+    answers = Subject.of(run).answers(part.pixels(np.arange(len(part))).numpy())
+    kept = (answers.ood_score[:, 0] <= ood.threshold + 1e-6).mean()
+    assert abs(kept - ood.kept_ratio) <= 1 / len(part)
+
+
+def test_a_score_without_its_arrays_is_named(run):
+    (run / "prototypes.safetensors").write_bytes(b"\x08\x00")
+    with pytest.raises(RunError, match=r"prototypes\.safetensors cannot be read.*evaluate"):
+        Subject.of(run)
 
 
 def test_what_is_asked_changes_what_is_fitted(run):
@@ -89,7 +103,8 @@ def test_a_run_without_it_says_that_nothing_was_fitted(run):
     export_run(run)
     bundle = Bundle(run / "bundle.zip")
     manifest = bundle.manifest
-    assert manifest.calibration is manifest.abstention is manifest.conformal is None
+    assert manifest.calibration is manifest.abstention is manifest.conformal is manifest.ood is None
+    assert "ood_score" not in manifest.models["onnx"].outputs
     assert "Probabilities are not calibrated." in bundle.read("card.md").decode()
 
 

@@ -315,10 +315,10 @@ def predict(
     """
     from dermdistill.bundle.predict import predict_files, ranked
 
-    predictions, unsure = predict_files(bundle, images, runtime, threads)
+    predictions, doubts = predict_files(bundle, images, runtime, threads)
     if output:
         predictions.save(output)
-    for name, line in zip(images, ranked(predictions, unsure), strict=True):
+    for name, line in zip(images, ranked(predictions, doubts), strict=True):
         print(f"{name}  {line}")
     print(RESEARCH_NOTICE, file=sys.stderr)
 

@@ -17,13 +17,16 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from dermdistill.bundle.decision import write_decision
+from dermdistill.bundle.manifest import Ood
 from dermdistill.config import Config, FitConfig, NetworkConfig, TeacherConfig, to_dict
 from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.errors import ConfigError, RunError
+from dermdistill.evaluate.ood.prototypes import write_prototypes
 from dermdistill.evaluate.opened import open_run
 from dermdistill.evaluate.score import score
 from dermdistill.methods import Method, build_method
 from dermdistill.models import (
+    Backbone,
     MetadataEncoder,
     build_backbone,
     freeze,
@@ -131,6 +134,7 @@ def distill(config: Config, progress: bool = True, resume: bool = True, wait: bo
     student = config.student
     method = build_method(student.method, student.options)
     require_network(student.network.name)
+    _check_px(config, method)
     teachers = _frozen_teachers(config, method)
     bench = _Bench(config, progress, resume, wait)
     upstream = bench.teachers(teachers)
@@ -161,7 +165,7 @@ def evaluate(run: Path, progress: bool = True) -> dict[str, Any]:
     metrics = read_json(run / METRICS) | score(
         opened.network, opened.data, run, opened.fabric, opened.config.evaluation
     )
-    write_decision(run, opened.config.evaluation)
+    _write_decision(run, opened.network, opened.config, opened.data, opened.fabric)
     write_json(run / METRICS, metrics)
     return metrics
 
@@ -181,6 +185,14 @@ def _frozen_teachers(config: Config, method: Method) -> list[TeacherConfig]:
     for index, teacher in enumerate(config.teachers):
         _check_teacher(f"teachers[{index}]", teacher)
     return config.teachers
+
+
+def _check_px(config: Config, method: Method) -> None:
+    if method.max_px and config.data.px > method.max_px:
+        raise ConfigError(
+            f"data.px is {config.data.px}; {config.student.method} is made for at most "
+            f"{method.max_px}: lower data.px, or choose another method"
+        )
 
 
 def _check_teacher(where: str, teacher: TeacherConfig) -> None:
@@ -257,14 +269,22 @@ class _Bench:
         if stage.kind == "pretext":
             metrics = {"validation": {"loss": state.best_figure}}
         else:
-            metrics = score(load_network(folder), self.data, folder, self.fabric,
-                            self.config.evaluation)  # fmt: skip
-            write_decision(folder, self.config.evaluation)
+            network = load_network(folder)
+            metrics = score(network, self.data, folder, self.fabric, self.config.evaluation)
+            _write_decision(folder, network, self.config, self.data, self.fabric)
         write_json(folder / METRICS, metrics | {
             "selected_epoch": state.best_epoch, "epochs": state.epoch, "steps": state.step,
             "wall_s": state.wall_s,
         })  # fmt: skip
         delete_checkpoints(folder)
+
+
+def _write_decision(
+    run: Path, network: Backbone, config: Config, data: Dataset, fabric: Fabric
+) -> None:
+    """How a scored network's outputs become answers."""
+    found = write_prototypes(network, data, run, fabric, config.seed)
+    write_decision(run, config.evaluation, Ood(**found))
 
 
 def _place(index: int) -> str:
@@ -307,9 +327,9 @@ def _trainer(
     seed_step(config.seed, "init", stage.kind)
     method, px, classes = stage.method, data.store.px, len(data.classes)
     runs = [run for place, run in stage.upstream.items() if place.startswith("teacher")]
-    teachers = FrozenTeachers(runs, data.classes, method.stages, fabric)
+    teachers = FrozenTeachers(runs, data.classes, method.stages, fabric, px, method.norms)
     teachers.warn(data.train.metadata)
-    widths = teachers.widths(px)
+    widths = teachers.widths()
     network, encoder = None, _encoder(stage, data)
     if stage.kind != "pretext":
         network = method.enrol(build_backbone(stage.network, classes, encoder), *teachers.networks)

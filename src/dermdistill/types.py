@@ -91,13 +91,15 @@ class Taps(NamedTuple):
 
     The map is the last spatial feature map, the embedding what the classifier reads (for most
     networks the map's mean; MobileNetV3 and V4 widen it first), the logits its answer. The stages
-    are the network's own feature maps from shallow to deep, where a method asks for them.
+    are the network's own feature maps from shallow to deep, where a method asks for them. The norms
+    say of every batch norm how far its input is from what it remembers, where images are made.
     """
 
     map: Float[Tensor, "samples channels rows cols"]
     embedding: Float[Tensor, "samples width"]
     logits: Float[Tensor, "samples classes"]
     stages: tuple[Tensor, ...] = ()
+    norms: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)

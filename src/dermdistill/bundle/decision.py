@@ -4,10 +4,10 @@ The test part has no say in it, so its figures still judge what is fitted here.
 """
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from dermdistill.bundle.manifest import Abstention, Calibration, Conformal
+from dermdistill.bundle.manifest import Abstention, Calibration, Conformal, Ood
 from dermdistill.bundle.strict import decode
 from dermdistill.config import EvaluationConfig
 from dermdistill.errors import RunError
@@ -28,6 +28,7 @@ class Decision:
     calibration: Calibration | None = None
     abstention: Abstention | None = None
     conformal: Conformal | None = None
+    ood: Ood | None = None
 
     @classmethod
     def of(cls, run: Path) -> "Decision":
@@ -39,14 +40,16 @@ class Decision:
         path = run / DECISION
         if not path.is_file():
             return cls()
-        fields = {"calibration": None, "abstention": None, "conformal": None} | read_json(path)
+        absent = {field.name: None for field in fields(cls)}
         try:
-            return decode(fields, cls, DECISION)
+            return decode(absent | read_json(path), cls, DECISION)
         except ValueError as error:
             raise RunError(f"{path} cannot be used: {error}") from error
 
 
-def write_decision(run: str | os.PathLike, settings: EvaluationConfig) -> Decision:
+def write_decision(
+    run: str | os.PathLike, settings: EvaluationConfig, ood: Ood | None = None
+) -> Decision:
     """Fit what a run's validation predictions allow, and write `RUN/decision.json`.
 
     The temperature comes first; the thresholds are of the probabilities that it leaves. Sets are
@@ -55,6 +58,7 @@ def write_decision(run: str | os.PathLike, settings: EvaluationConfig) -> Decisi
     Args:
         run: a run directory with the files of its validation part.
         settings: the promised coverage, and how often an answer should be right.
+        ood: what was fitted to its embeddings, which no file of predictions has.
 
     Raises:
         DataError: a file is missing or malformed, or holds no labelled image.
@@ -82,6 +86,7 @@ def write_decision(run: str | os.PathLike, settings: EvaluationConfig) -> Decisi
             quantile=conformal_quantile(lesions, settings.coverage),
             fitted_on=f"one image of each of {len(lesions)} validation lesions",
         ),
+        ood,
     )
     write_json(Path(run) / DECISION, asdict(decision))
     return decision

@@ -10,7 +10,8 @@ from dermdistill.run import METRICS, RESEARCH_NOTICE, read_json
 LIMITS = """\
 ## Limits
 
-- It knows the classes above and no others: every image gets one of them, a photograph of a cat too.
+- It knows the classes above and no others: every image gets one of them, a photograph of a cat too,
+  and noticing that it is one is not sure.
 - Its figures are from images of the same cameras and clinics as its training images; from others
   they will be lower.
 - Dark skin is rare in public dermoscopy; nothing is known about how it fares there.
@@ -71,9 +72,8 @@ def _formats(models: dict[str, Model]) -> list[str]:
 
 def _answers(decision: Decision) -> list[str]:
     """How outputs become answers, or that nothing was fitted."""
-    calibration, abstention, conformal = (
-        decision.calibration, decision.abstention, decision.conformal
-    )  # fmt: skip
+    calibration, abstention = decision.calibration, decision.abstention
+    conformal, ood = decision.conformal, decision.ood
     return [
         "## Answers", "",
         "- Probabilities are not calibrated." if calibration is None else
@@ -85,6 +85,10 @@ def _answers(decision: Decision) -> list[str]:
         "- It gives no sets of classes." if conformal is None else
         f"- Its sets of classes hold the truth with chance {conformal.coverage:g}: fitted on "
         f"{conformal.fitted_on}.",
+        "- It does not notice images that are no lesions." if ood is None else
+        f"- It says that an image is unlike its training images where its score is above "
+        f"{ood.threshold:.4f}, as it is for {1 - ood.kept_ratio:.0%} of the lesions: fitted on "
+        f"{ood.fitted_on}. It notices most photographs and textures, and misses much else.",
     ]  # fmt: skip
 
 

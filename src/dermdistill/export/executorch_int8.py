@@ -14,11 +14,11 @@ from dermdistill.export import executorch
 from dermdistill.export.subject import Subject
 
 PACKAGES = (*executorch.PACKAGES, "torchao")
-HEAD = "class_maps"  # of DeployedGraph
+HEADS = {"class_maps", "prototypes"}  # of DeployedGraph
 
 
 class _AllButTheHead(XNNPACKQuantizer):
-    """XNNPACK's quantiser; the head that the class maps come from stays in fp32, as in ONNX."""
+    """XNNPACK's quantiser; the heads on the last map stay in fp32, as in ONNX."""
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """As XNNPACKQuantizer."""
@@ -26,7 +26,7 @@ class _AllButTheHead(XNNPACKQuantizer):
         reached = False
         for node in model.graph.nodes:  # in the order of computation: the head is the end
             modules = node.meta.get("nn_module_stack", {}).values()
-            reached = reached or any(path.split(".")[-1] == HEAD for path, _ in modules)
+            reached = reached or any(not HEADS.isdisjoint(path.split(".")) for path, _ in modules)
             if reached:
                 node.meta.pop(Q_ANNOTATION_KEY, None)
         return model

@@ -14,6 +14,7 @@ from dermdistill.bundle.runtimes import Answers
 from dermdistill.config import load_config
 from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.errors import DermdistillError, RunError
+from dermdistill.evaluate.ood.prototypes import load_prototypes
 from dermdistill.export.graph import DeployedGraph
 from dermdistill.models import load_network
 from dermdistill.run import CONFIG, PROVENANCE, read_json
@@ -54,7 +55,8 @@ class Subject:
                 f"dermdistill distill --teacher.run {run}"
             )
         temperature = decision.calibration.temperature if decision.calibration else 1.0
-        graph = DeployedGraph(load_network(run), origin["input_px"], temperature)
+        prototypes = load_prototypes(run) if decision.ood else None
+        graph = DeployedGraph(load_network(run), origin["input_px"], temperature, prototypes)
         return cls(run, origin, decision, graph.eval())
 
     @property
@@ -117,4 +119,5 @@ class Subject:
             for batch in np.array_split(pixels, max(1, len(pixels) // PARITY_IMAGES))
         ]
         columns = [np.concatenate(column) for column in zip(*outputs, strict=True)]
-        return Answers(*columns, *[None] * (len(Answers._fields) - len(columns)))
+        absent = dict.fromkeys(Answers._fields)
+        return Answers(**absent | dict(zip(self.graph.output_names, columns, strict=True)))

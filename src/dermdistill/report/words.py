@@ -94,7 +94,7 @@ def findings(
 
     size = magnitude(cost(student, "parameters"))
     lead = (
-        f"On {count(test['images'])} test images {student.name} ({network_of(student)}, "
+        f"On {count(test['images'])} test images {student.label} ({network_of(student)}, "
         f"{size} parameters) reaches a balanced accuracy of "
         f"{percent(test['balanced_accuracy'])} %{ends(('balanced_accuracy',))}, an accuracy of "
         f"{percent(test['accuracy'])} %{ends(('accuracy',))} and a macro AUC of "
@@ -186,6 +186,7 @@ def facts(record: RunRecord) -> list[tuple[str, str, str | None]]:
     split, store = made.get("split") or {}, made.get("store") or {}
     versions = made.get("versions") or {}
     rows = [
+        ("Run directory", record.name, None),
         ("Split", split.get("protocol") and f"by {split['protocol']}", None),
         ("Split digest", _short(split.get("digest")), split.get("digest")),
         ("Store digest", _short(store.get("digest")), store.get("digest")),
