@@ -177,6 +177,8 @@ def test_concat_is_one_linear_layer_over_embedding_and_metadata():
         taps, image = made.given(TWO)(pixels), plain(pixels)
         wide = torch.cat([image.embedding, ENCODER(TWO)], 1)
         wanted = wide @ made.classifier.weight.T + made.classifier.bias
+    torch.testing.assert_close(made.classifier.weight[:, : -ENCODER.width], plain.classifier.weight)
+    torch.testing.assert_close(made.classifier.bias, plain.classifier.bias)
     torch.testing.assert_close(taps.map, image.map)
     torch.testing.assert_close(taps.embedding, wide)
     torch.testing.assert_close(taps.logits, wanted)
