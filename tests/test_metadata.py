@@ -14,7 +14,7 @@ import small
 from dermdistill.config import NetworkConfig, StudentConfig, TeacherConfig, load_config
 from dermdistill.data.readers import read_table
 from dermdistill.data.table import Table
-from dermdistill.distill import Stage, distill, evaluate
+from dermdistill.distill import distill, evaluate
 from dermdistill.errors import ConfigError, DataError, RunError
 from dermdistill.evaluate.images import score_images
 from dermdistill.evaluate.opened import open_run
@@ -25,6 +25,7 @@ from dermdistill.models import MetaBlock, MetadataEncoder, build_backbone, load_
 from dermdistill.models.pooling import pools_by_mean
 from dermdistill.run import BEST, HISTORY, PROVENANCE, read_json
 from dermdistill.runtime import start_fabric
+from dermdistill.stages import Stage
 from dermdistill.train.checkpoint import CHECKPOINT
 from dermdistill.train.teacher_cache import TeacherCache
 from dermdistill.types import Metadata, total_loss
