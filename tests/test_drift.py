@@ -183,7 +183,7 @@ def test_sources_are_read_where_a_table_names_them(tmp_path):
 
 
 def test_evaluating_elsewhere_writes_the_drift(tmp_path, capsys):
-    from dermdistill.commands import evaluate
+    from dermdistill.commands.judge import evaluate
 
     run = small.exported()
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}

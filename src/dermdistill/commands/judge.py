@@ -1,6 +1,63 @@
-"""Commands that study a finished run; heavy imports wait until a command runs."""
+"""Commands that judge and show finished runs; heavy imports wait until a command runs."""
 
+import json
+import sys
 from pathlib import Path
+
+from dermdistill.config import load_config
+from dermdistill.errors import ConfigError
+from dermdistill.run import CONFIG, METRICS, RESEARCH_NOTICE
+
+REPORT = "report.html"
+
+
+def evaluate(
+    run: str | None = None,
+    images: str | None = None,
+    model: str | None = None,
+    output: str | None = None,
+    layout: str = "auto",
+) -> None:
+    """Score a finished run again on its held-out images, or on another folder of images.
+
+    Args:
+        run: a run directory; its figures and predictions are rewritten.
+        images: a folder of labelled images to score a run on instead.
+        model: the run directory to score on `images`; no file of it is changed.
+        output: where that result goes; by default beside the model.
+        layout: of `images`: "auto", "isic2019", "ham10000" or "folders".
+    """
+    if (images is None) == (run is None) or (images is None) != (model is None):
+        raise ConfigError(
+            "evaluate takes a run directory, or --images FOLDER with --model RUN; "
+            "see `dermdistill evaluate --help`"
+        )
+    if images is None:
+        from dermdistill.distill import evaluate as score_again
+
+        score_again(Path(run))
+        tell(Path(run))
+        return
+    from dermdistill.evaluate.drift import drifts_of, told
+    from dermdistill.evaluate.images import score_images
+
+    place = output or f"{model.rstrip('/')}-on-{Path(images).resolve().name}"
+    scored = score_images(model, images, place, layout)
+    tell(scored)
+    for drift in drifts_of(scored, load_config(scored / CONFIG).evaluation):
+        print(*told(drift), sep="\n")
+
+
+def report(runs: list[str], output: str = REPORT) -> None:
+    """Write one self-contained HTML page about one or several runs.
+
+    Args:
+        runs: run directories.
+        output: the page.
+    """
+    from dermdistill.report import write_report
+
+    print(f"report: {write_report([Path(run) for run in runs], Path(output))}")
 
 
 def explain(
@@ -86,3 +143,14 @@ def ood(
         text = ", ".join(f"{kind} {area:.3f}" for kind, area in areas.items() if area is not None)
         print(f"{name:<12} AUROC: {text}")
     print(f"default: {found['default']}; all of it: {Path(run) / FOLDER}")
+
+
+def tell(run: Path) -> None:
+    """The figures of a run in a few lines."""
+    metrics = json.loads((run / METRICS).read_text())
+    for part in ("validation", "test"):
+        figures = metrics[part]
+        print(f"{part:<10} balanced accuracy {figures['balanced_accuracy']:.3f}, accuracy "
+              f"{figures['accuracy']:.3f}, {figures['images']} images")  # fmt: skip
+    print(f"run: {run}")
+    print(RESEARCH_NOTICE, file=sys.stderr)
