@@ -106,15 +106,18 @@ def robustness(run: str, images: int = 400, attack_images: int = 64, teacher: bo
 
     found = robustness_run(Path(run), images, attack_images, teacher=teacher)
     errors = found["corruptions"]
-    print(f"balanced error: clean {errors['clean_error']:.3f}, corrupted {errors['mean_error']:.3f}"
-          f", {found['images']} images")  # fmt: skip
+    ends = {name: f" ({pair[0]:.3f} to {pair[1]:.3f})" for name, pair in errors["intervals"].items()
+            if name != "level" and pair}  # fmt: skip
+    print(f"balanced error: clean {errors['clean_error']:.3f}{ends['clean_error']}, corrupted "
+          f"{errors['mean_error']:.3f}{ends['mean_error']}, {found['images']} images")  # fmt: skip
     for name, entry in errors["per_corruption"].items():
         print(f"  {name:<15}" + "".join(f" {error:.3f}" for error in entry["errors"]))
     if errors["mean_corruption_error"] is not None:
-        print(f"mean corruption error: {errors['mean_corruption_error']:.3f} of the teacher's")
+        print(f"mean corruption error: {errors['mean_corruption_error']:.3f}"
+              f"{ends['mean_corruption_error']} of the teacher's")  # fmt: skip
     for row in found.get("attacks", {}).get("rows", []):
         print(f"  {row['defence']:<9} {row['attack']:<8} {row['epsilon_255']}/255  accuracy "
-              f"{row['accuracy']:.3f}")  # fmt: skip
+              f"{row['accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f})")  # fmt: skip
     print(f"all of it: {Path(run) / FOLDER}")
 
 
