@@ -43,7 +43,7 @@ toolchains: $(READY)  ## what writes and runs every format of a bundle (4 GB); N
 clean:  ## remove the environment and caches, not the runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
-$(APP): app/node_modules/.ready app/build.mjs $(wildcard app/src/* app/messages/* app/public/*) \
+$(APP): app/node_modules/.ready $(wildcard app/*.mjs app/*.json app/src/* app/messages/* app/public/*) \
 		src/dermdistill/bundle/preprocess.mjs
 	cd app && node build.mjs
 

@@ -6,10 +6,13 @@ import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, write
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { brotliCompressSync, constants } from "node:zlib";
+import { without } from "./wasm.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const out = join(here, "../src/dermdistill/app/static");
 const common = { bundle: true, minify: true, target: "es2022", legalComments: "eof", logLevel: "warning" };
+
+const digest = (content) => createHash("sha256").update(content).digest("hex");
 
 rmSync(out, { recursive: true, force: true });
 mkdirSync(out, { recursive: true });
@@ -26,10 +29,16 @@ await build({
 await build({ ...common, entryPoints: [join(here, "src/style.css")], outfile: join(out, "assets/style.css") });
 await build({ ...common, entryPoints: [join(here, "src/sw.js")], outfile: join(out, "sw.js"), format: "iife" });
 
-// The single-threaded runtimes alone; "compat" is for browsers without relaxed SIMD.
+// The single-threaded runtimes alone; "compat" is for browsers without relaxed SIMD. Beside each
+// lies a fifth of it: the functions that classifiers call (profile.mjs).
 const litert = join(here, "node_modules/@litertjs/core/wasm");
-for (const name of ["litert_wasm_internal", "litert_wasm_compat_internal"]) {
+const profile = JSON.parse(readFileSync(join(here, "runtime.json")));
+for (const [name, { sha256, functions }] of Object.entries(profile)) {
   for (const ending of ["js", "wasm"]) cpSync(join(litert, `${name}.${ending}`), join(out, `assets/${name}.${ending}`));
+  const whole = readFileSync(join(litert, `${name}.wasm`));
+  if (digest(whole) !== sha256) throw new Error(`runtime.json is of another ${name}: run profile.mjs`);
+  const kept = new Set(functions);
+  writeFileSync(join(out, `assets/${name}.lean.wasm`), without(whole, (place) => kept.has(place)));
 }
 const ort = join(here, "node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm");
 cpSync(ort, join(out, "assets/ort-wasm-simd-threaded.wasm"));
@@ -43,11 +52,11 @@ for (const name of readdirSync(join(out, "assets"))) {
   if (name.endsWith(".css")) continue;
   const content = readFileSync(join(out, "assets", name));
   const params = {
-    [constants.BROTLI_PARAM_QUALITY]: name.includes("compat") || name.startsWith("ort") ? 9 : 11,
+    [constants.BROTLI_PARAM_QUALITY]: content.length > 9e6 ? 9 : 11,
     [constants.BROTLI_PARAM_LGWIN]: constants.BROTLI_MAX_WINDOW_BITS,
     [constants.BROTLI_PARAM_SIZE_HINT]: content.length,
   };
-  const known = join(cache, createHash("sha256").update(content).digest("hex"));
+  const known = join(cache, digest(content));
   if (!existsSync(known)) writeFileSync(known, brotliCompressSync(content, { params }));
   cpSync(known, join(out, "assets", `${name}.br`));
 }

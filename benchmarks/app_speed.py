@@ -17,10 +17,8 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import sync_playwright
-
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from browser import Visit, server
+from browser import Visit, chromium, server
 
 BYTES_A_SECOND, ONE_WAY_S = 10e6 / 8, 0.02
 MOST_FIRST_S, MOST_LATER_MS, MOST_MB = 3.0, 150.0, 7.0
@@ -67,10 +65,10 @@ class Relay:
         self.loop.call_later(ONE_WAY_S, writer.close)
 
 
-def first(playwright, address: str, image: Path) -> tuple[float, float]:
+def first(running, address: str, image: Path) -> tuple[float, float]:
     """Seconds until the first answer of a cold load, and megabytes until it works offline."""
     relay = Relay(address)
-    visit = Visit(playwright, relay.address)
+    visit = Visit(running, relay.address)
     start = time.perf_counter()
     visit.page.goto(relay.address, wait_until="commit")
     visit.ask(image)
@@ -80,9 +78,9 @@ def first(playwright, address: str, image: Path) -> tuple[float, float]:
     return seconds, relay.received / 1e6
 
 
-def later(playwright, address: str, images: list[Path]) -> list[float]:
+def later(running, address: str, images: list[Path]) -> list[float]:
     """Milliseconds that the page shows for each image: decoding, resizing and the model."""
-    visit = Visit(playwright, address)
+    visit = Visit(running, address)
     visit.open()
     times = []
     for image in images:
@@ -95,9 +93,9 @@ def later(playwright, address: str, images: list[Path]) -> list[float]:
 def main() -> int:
     """Measure and judge."""
     bundle, *images = map(Path, sys.argv[1:])
-    with sync_playwright() as playwright, server(bundle) as address:
-        cold = [first(playwright, address, images[0]) for _ in range(COLD_LOADS)]
-        times = later(playwright, address, images)
+    with chromium() as running, server(bundle) as address:
+        cold = [first(running, address, images[0]) for _ in range(COLD_LOADS)]
+        times = later(running, address, images)
     seconds, size = statistics.median(one[0] for one in cold), max(one[1] for one in cold)
     print(f"first answer: median {seconds:.2f} s of {[round(one[0], 2) for one in cold]}, "
           f"{size:.2f} MB")  # fmt: skip

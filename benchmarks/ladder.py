@@ -86,7 +86,8 @@ class Untrained:
     def answers(self, pixels: np.ndarray) -> Answers:
         """Torch's."""
         found = [tensor.numpy() for tensor in self.graph(torch.from_numpy(pixels))]
-        return Answers(*found, *[None] * (3 - len(found)))
+        absent = dict.fromkeys(Answers._fields)
+        return Answers(**absent | dict(zip(self.graph.output_names, found, strict=True)))
 
 
 def try_pair(network: str, format_name: str) -> dict[str, Any]:

@@ -1,18 +1,25 @@
 """A real browser before a real server; tests that need one skip where there is none."""
 
 import contextlib
+import functools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 import pytest
 
 from dermdistill.app.site import PAGE, STATIC
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -22,10 +29,22 @@ FLAGS = [
     "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
 ]  # fmt: skip
 COMMAND = "import sys; from dermdistill.cli import main; sys.exit(main())"
-AXE = Path(__file__).parents[1] / "app/node_modules/axe-core/axe.min.js"
+APP = Path(__file__).parents[1] / "app"
+AXE = APP / "node_modules/axe-core/axe.min.js"
 
 built = pytest.mark.skipif(not (STATIC / PAGE).exists(), reason="`make app` did not build the app")
 browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator["Browser"]:
+    """A headless Chromium; playwright's, so that whoever needs no browser needs no playwright."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
 
 
 @contextlib.contextmanager
@@ -40,6 +59,8 @@ def server(bundle: Path, *options: str, **environment: str) -> Iterator[str]:
             with contextlib.suppress(ValueError):
                 event = json.loads(line)
                 if event["event"] == "listening":
+                    # Its log is read on, or it would wait for a reader once the pipe is full.
+                    threading.Thread(target=_drain, args=[process.stderr], daemon=True).start()
                     yield f"http://{event['host']}:{event['port']}"
                     break
         else:
@@ -50,20 +71,44 @@ def server(bundle: Path, *options: str, **environment: str) -> Iterator[str]:
         process.stderr.close()
 
 
+def _drain(lines: TextIO) -> None:
+    for _ in lines:
+        pass
+
+
+@contextlib.contextmanager
+def plain_host(folder: Path) -> Iterator[str]:
+    """A web server that knows nothing of us; yields its address."""
+    answer = functools.partial(QuietHandler, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), answer) as host:
+        threading.Thread(target=host.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{host.server_port}"
+        host.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Files, and no line a request."""
+
+    def log_message(self, *_) -> None:
+        """Say nothing."""
+
+
 class Visit:
-    """A browser's page at an address, with all that went wrong or elsewhere on record.
+    """A newcomer's page at an address, with all that went wrong or elsewhere on record.
+
+    Nothing is kept between two visits: each has a cache, a storage and service workers of its own.
 
     Args:
-        playwright: of `sync_playwright`.
-        address: of the server.
+        chromium: the browser.
+        address: of the server, or of a file.
         size: of the window.
         options: of a browser context ("color_scheme", ...).
     """
 
-    def __init__(self, playwright, address: str, size: tuple[int, int] = (1440, 900), **options):
+    def __init__(self, chromium: "Browser", address: str, size: tuple[int, int] = (1440, 900),
+                 **options):  # fmt: skip
         self.address = address
-        self.browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        self.context = self.browser.new_context(
+        self.context = chromium.new_context(
             viewport={"width": size[0], "height": size[1]}, **{"locale": "en-GB"} | options
         )
         self.requests: list[str] = []
@@ -115,5 +160,5 @@ class Visit:
         ]
 
     def close(self) -> None:
-        """End the browser."""
-        self.browser.close()
+        """Forget the visit."""
+        self.context.close()

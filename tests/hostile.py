@@ -80,12 +80,22 @@ def _text_bomb() -> bytes:
     return plain[:33] + swollen + plain[33:]
 
 
+def scan_bomb(side: int = 2000, scans: int = 20_000) -> bytes:
+    """A progressive JPEG that asks for its last pass over the pixels again and again."""
+    file = io.BytesIO()
+    Image.new("L", (side, side), 128).save(file, "JPEG", progressive=True)
+    whole = file.getvalue()
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    return whole[:-2] + last * scans + whole[-2:]
+
+
 FIXED = [
     ("empty", b""),
     ("png bomb", _png_bomb(60_000, 60_000)),
     ("wide bomb", _png_bomb(2**31 - 1, 1)),
     ("zero pixels", _png_bomb(0, 0)),
     ("text bomb", _text_bomb()),
+    ("scan bomb", scan_bomb()),
     ("eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) run\n"),
     ("svg", b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'),
     ("zip", b"PK\x03\x04" + b"\0" * 60),

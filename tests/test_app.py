@@ -3,6 +3,8 @@
 import csv
 import io
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -11,50 +13,33 @@ pytest.importorskip("playwright")
 pytest.importorskip("uvicorn")
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 import browser
-import small
 from browser import Visit
 from dermdistill.app import build_site, write_site
 from dermdistill.bundle import Bundle
 from dermdistill.bundle.predict import predict_files
-from dermdistill.data.phantom import synthesise
 from dermdistill.errors import ConfigError, DermdistillError
-from dermdistill.export import BUNDLE
+from dermdistill.export import export_run
 
 pytestmark = [browser.built, browser.browser, pytest.mark.slow]
 VIEWS = ("image", "compare", "folder", "model")
-FP32 = 1e-3  # of a probability
+SAME = 1e-3  # of a probability: less than a fifth of what these images differ by
 
 
 @pytest.fixture(scope="module")
-def bundle():
-    return small.exported() / BUNDLE
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("drawn")
-    synthesise(folder, 50, 160, seed=11, workers=1)
-    return sorted(folder.rglob("*.jpg"))
-
-
-@pytest.fixture(scope="module")
-def address(bundle):
-    with browser.server(bundle) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def playwright():
-    with sync_playwright() as running:
-        yield running
+def several(decided, tmp_path_factory):
+    """The same student for both of a browser's engines."""
+    for package in ("litert_torch", "ai_edge_litert", "ai_edge_quantizer"):
+        pytest.importorskip(package, reason=f"{package} is missing: `make toolchains` installs it")
+    path = tmp_path_factory.mktemp("several") / "bundle.zip"
+    export_run(decided, ["onnx", "litert", "litert-int8"], output=path)
+    return path
 
 
 @pytest.fixture
-def visit(playwright, address):
-    made = Visit(playwright, address)
+def visit(chromium, address):
+    made = Visit(chromium, address)
     yield made
     made.close()
 
@@ -68,11 +53,33 @@ def clean(visit):
 def test_an_image_gets_the_predictors_probabilities(visit, bundle, drawn):
     visit.open()
     assert "For research only" in visit.page.locator(".notice").inner_text()
-    expected, _ = predict_files(bundle, [str(path) for path in drawn[:5]])
-    for row, path in zip(expected.probabilities, drawn, strict=False):
-        found = visit.ask(path)
-        assert found == pytest.approx(dict(zip(expected.classes, row, strict=True)), abs=FP32)
+    same(visit, bundle, drawn[:5], "onnx")
     clean(visit)
+
+
+def test_doubts_are_the_predictors(visit, bundle, drawn):
+    """Every outcome is met: an answer, "not sure", "unlike what the model knows"."""
+    visit.open()
+    _, doubts = predict_files(bundle, [str(path) for path in drawn[:16]])
+    met = set()
+    for path, unsure, unlike in zip(drawn, *doubts, strict=False):
+        visit.ask(path)
+        wanted = "Unlike what the model knows" if unlike else "Not sure" if unsure else "%"
+        assert wanted in visit.page.locator("#view-image .answer h2").inner_text()
+        assert visit.page.locator("#view-image .set").is_visible() == (not unlike)
+        met.add(wanted)
+    assert len(met) == 3
+    clean(visit)
+
+
+def same(visit, bundle, paths, engine):
+    """The page's probabilities of some images are the predictor's."""
+    expected, _ = predict_files(bundle, [str(path) for path in paths], engine)
+    answers = [visit.ask(path) for path in paths]
+    found = np.array([[answer[name] for name in expected.classes] for answer in answers])
+    assert np.abs(found - expected.probabilities).max() < SAME
+    # Were all images alike to the student, any answer would pass.
+    assert np.ptp(expected.probabilities, axis=0).max() > 5 * SAME
 
 
 @pytest.mark.shared
@@ -80,19 +87,81 @@ def test_originals_get_the_predictors_probabilities(visit, bundle, shared_folder
     paths = sorted((shared_folder / "data/originals").glob("*.jpg"))[::4]
     assert len(paths) == 20
     visit.open()
-    expected, _ = predict_files(bundle, [str(path) for path in paths])
-    found = [list(sorted_by(visit.ask(path), expected.classes)) for path in paths]
-    assert np.abs(np.array(found) - expected.probabilities).max() < FP32
+    same(visit, bundle, paths, "onnx")
     clean(visit)
 
 
-def sorted_by(answer, classes):
-    return (answer[name] for name in classes)
+@pytest.mark.parametrize("engine", ["litert", "litert-int8", "onnx"])
+def test_every_engine_answers_as_the_predictor(chromium, several, drawn, engine):
+    with browser.server(several, "--formats", engine) as address:
+        visit = Visit(chromium, address)
+        visit.open()
+        same(visit, several, drawn[:6], engine)
+        assert engine_of(visit) == engine
+        clean(visit)
+        visit.close()
 
 
-def test_it_works_without_a_network_after_the_first_load(playwright, bundle, drawn):
+def test_the_other_engine_answers_where_the_first_cannot_load(chromium, several, drawn):
+    with browser.server(several) as address:
+        visit = Visit(chromium, address)
+        visit.open()
+        assert engine_of(visit) == "litert-int8"
+        visit.close()
+        visit = Visit(chromium, address)
+        visit.context.route("**/litert_wasm*", lambda route: route.abort())
+        visit.open()
+        assert engine_of(visit) == "onnx"
+        same(visit, several, drawn[:2], "onnx")
+        assert visit.elsewhere() == []
+        visit.close()
+
+
+def test_a_function_that_was_left_out_brings_the_whole_runtime(chromium, several, drawn):
+    with browser.server(several, "--formats", "litert") as address:
+        visit = Visit(chromium, address)
+        visit.open()
+        assert runtimes(visit) == [".lean.wasm"]
+        visit.close()
+        visit = Visit(chromium, address)
+        answer = {"body": fewer_functions(), "content_type": "application/wasm"}
+        visit.context.route("**/*.lean.wasm", lambda route: route.fulfill(**answer))
+        visit.open()
+        assert runtimes(visit) == [".lean.wasm", ".wasm"]
+        same(visit, several, drawn[:6], "litert")
+        clean(visit)
+        visit.close()
+
+
+def runtimes(visit):
+    """Endings of LiteRT.js's runtimes that were loaded before the service worker kept them."""
+    names = [url.rpartition("/")[2] for url in visit.requests if url.endswith(".wasm")]
+    return list(dict.fromkeys(name[name.index(".") :] for name in names))
+
+
+def fewer_functions():
+    """The lean runtime without every tenth function."""
+    script = """
+        import { readFileSync } from "node:fs";
+        import { without } from "./wasm.mjs";
+        const name = "litert_wasm_internal";
+        const { functions } = JSON.parse(readFileSync("runtime.json"))[name];
+        const kept = new Set(functions.filter((_, place) => place % 10));
+        const whole = readFileSync(`node_modules/@litertjs/core/wasm/${name}.wasm`);
+        process.stdout.write(without(whole, (place) => kept.has(place)));
+    """
+    command = ["node", "--input-type=module", "-e", script]
+    return subprocess.run(command, cwd=browser.APP, capture_output=True, check=True).stdout
+
+
+def engine_of(visit):
+    """Which of the bundle's formats answers in the page."""
+    return visit.page.locator("#card-facts dd").nth(1).text_content().partition(" ")[0]
+
+
+def test_it_works_without_a_network_after_the_first_load(chromium, bundle, drawn):
     with browser.server(bundle) as address:
-        visit = Visit(playwright, address)
+        visit = Visit(chromium, address)
         visit.open()
         online = visit.ask(drawn[0])
         visit.context.set_offline(True)
@@ -128,10 +197,48 @@ def test_a_folder_of_fifty(visit, bundle, drawn, tmp_path):
     expected, _ = predict_files(bundle, [str(path) for path in drawn[:49]])
     assert [row["image"] for row in rows] == [path.name for path in drawn[:49]] + ["'=broken.jpg"]
     found = np.array([[float(row[name]) for name in expected.classes] for row in rows[:49]])
-    assert np.abs(found - expected.probabilities).max() < FP32
+    assert np.abs(found - expected.probabilities).max() < SAME
     assert rows[-1]["error"] == "unreadable"
     assert rows[-1][expected.classes[0]] == ""
     clean(visit)
+
+
+def test_a_chosen_folder_with_folders_in_it(visit, drawn, tmp_path):
+    places = ["first/a.jpg", "first/deeper/b.jpg", "second/c.jpg"]
+    for place, image in zip(places, drawn, strict=False):
+        (tmp_path / "visit" / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, tmp_path / "visit" / place)
+    (tmp_path / "visit/second/notes.txt").write_text("no image, and not asked about")
+    visit.open("folder")
+    with visit.page.expect_file_chooser() as chooser:
+        visit.page.get_by_role("button", name="Choose folder").click()
+    chooser.value.set_files(tmp_path / "visit")
+    visit.page.wait_for_selector('#view-folder[data-done="3"]', timeout=60_000)
+    with visit.page.expect_download() as download:
+        visit.page.get_by_role("button", name="Download CSV").click()
+    rows = list(csv.DictReader(io.StringIO(download.value.path().read_text(), newline="")))
+    assert sorted(row["image"] for row in rows) == [f"visit/{place}" for place in places]
+    assert [row["error"] for row in rows] == ["", "", ""]
+    clean(visit)
+
+
+def test_files_on_a_web_host_below_a_path(chromium, bundle, drawn, tmp_path):
+    """Plain files, a plain server, somebody else's address above them; offline afterwards."""
+    write_site(tmp_path / "clinic/derm", build_site(Bundle(bundle)))
+    (tmp_path / "index.html").write_text("<title>somebody else's</title>")
+    with browser.plain_host(tmp_path) as host:
+        visit = Visit(chromium, f"{host}/clinic/derm")
+        visit.open()
+        same(visit, bundle, drawn[:2], "onnx")
+        visit.page.get_by_role("link", name="Model", exact=True).click()
+        visit.page.locator("#card-text h2").first.wait_for()
+        clean(visit)
+    visit.page.reload()
+    visit.page.wait_for_selector("html[data-ready]")
+    visit.page.get_by_role("link", name="Image", exact=True).click()
+    assert sum(visit.ask(drawn[0]).values()) == pytest.approx(1, abs=1e-3)
+    assert visit.elsewhere() == []
+    visit.close()
 
 
 def test_turning_and_cropping_ask_about_those_pixels(visit, bundle, drawn, tmp_path):
@@ -149,7 +256,7 @@ def test_turning_and_cropping_ask_about_those_pixels(visit, bundle, drawn, tmp_p
     turned.crop((left, top, left + side, top + side)).save(tmp_path / "part.png")
     expected, _ = predict_files(bundle, [str(tmp_path / "part.png")])
     wanted = dict(zip(expected.classes, expected.probabilities[0], strict=True))
-    assert visit.answer(slot) == pytest.approx(wanted, abs=FP32)
+    assert visit.answer(slot) == pytest.approx(wanted, abs=SAME)
     slot.locator(".box").press("ArrowRight")
     visit.page.wait_for_timeout(300)
     assert visit.answer(slot) != pytest.approx(wanted, abs=1e-9)
@@ -201,8 +308,8 @@ def test_a_file_that_is_no_image_is_told(visit, tmp_path):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(390, 844), (1440, 900)])
-def test_axe_finds_nothing(playwright, address, drawn, scheme, size):
-    visit = Visit(playwright, address, size, color_scheme=scheme)
+def test_axe_finds_nothing(chromium, address, drawn, scheme, size):
+    visit = Visit(chromium, address, size, color_scheme=scheme)
     visit.open()
     found = visit.violations()
     visit.ask(drawn[0])
@@ -243,7 +350,7 @@ def test_german_and_the_keyboard_alone(visit, drawn):
 def test_every_message_in_every_language():
     import json
 
-    folder = browser.AXE.parents[2] / "messages"
+    folder = browser.APP / "messages"
     words = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
     assert len(words) >= 2
     for name, messages in words.items():

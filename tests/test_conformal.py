@@ -5,6 +5,7 @@ import pytest
 
 from dermdistill.errors import DataError
 from dermdistill.evaluate.conformal import (
+    conformal_quantile,
     conformal_sets,
     coverage_bounds,
     coverage_by_class,
@@ -35,6 +36,20 @@ def test_sets_equal_loops_over_the_definition(per_class):
         calibration, asked = skilled(57, seed), skilled(23, 100 + seed)
         got = conformal_sets(calibration, asked, 0.85, per_class)
         assert np.array_equal(got, plain_sets(calibration, asked, 0.85, per_class))
+
+
+@pytest.mark.parametrize("coverage", [0.5, 0.83, 0.95])
+def test_one_number_gives_the_same_sets(coverage):
+    """56 images: no coverage here times 57 is whole, where the two may differ by one image."""
+    for seed in range(10):
+        calibration, asked = skilled(56, seed), skilled(23, 100 + seed)
+        sets = 1 - asked.probabilities <= conformal_quantile(calibration, coverage)
+        assert np.array_equal(sets, plain_sets(calibration, asked, coverage, False))
+
+
+def test_too_few_images_leave_no_class_out():
+    assert conformal_quantile(skilled(18, 1), 0.95) == 1.0
+    assert conformal_quantile(skilled(19, 1), 0.95) < 1.0
 
 
 @pytest.mark.parametrize("per_class", [False, True])

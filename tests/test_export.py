@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.numpy import load_file
 from torch import nn
 
 import small
@@ -20,6 +21,7 @@ from dermdistill.bundle.formats import FORMATS
 from dermdistill.bundle.predict import predict_files
 from dermdistill.config import NetworkConfig
 from dermdistill.errors import ConfigError, DataError, RunError, ToolchainError
+from dermdistill.evaluate.calibration import Scaling
 from dermdistill.export import onnx as onnx_export
 from dermdistill.export.graph import DeployedGraph
 from dermdistill.export.subject import Subject
@@ -52,7 +54,11 @@ def noise(count: int, px: int = small.PX) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, px, px, 3), np.uint8)
 
 
-def oracle(network: nn.Module, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def temperature_of(run: Path) -> float:
+    return read_json(run / "decision.json")["calibration"]["temperature"]
+
+
+def oracle(network: nn.Module, pixels: np.ndarray, temperature: float = 1.0) -> tuple:
     """Probabilities, logits and class maps by the definition, in float64, place after place."""
     with torch.no_grad():
         taps = network(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
@@ -64,7 +70,7 @@ def oracle(network: nn.Module, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarr
         for column in range(maps.shape[3]):
             cam[:, :, row, column] = maps[:, :, row, column] @ weight.T + bias
     logits = taps.logits.double().numpy()
-    powers = np.exp(logits - logits.max(1, keepdims=True))
+    powers = np.exp((logits - logits.max(1, keepdims=True)) / temperature)
     return powers / powers.sum(1, keepdims=True), logits, cam
 
 
@@ -72,22 +78,40 @@ def oracle(network: nn.Module, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def test_any_batch_size_answers_by_the_definition(exported, session, batch):
     pixels = noise(batch)
     found = session.run(["probabilities", "logits", "cam"], {"pixels": pixels})
-    wanted = oracle(load_network(exported), pixels)
+    wanted = oracle(load_network(exported), pixels, temperature_of(exported))
+    assert len(found) == len(wanted)
     for theirs, ours in zip(found, wanted, strict=True):
         assert theirs.shape == ours.shape
         assert np.abs(theirs - ours).max() < LOGIT_TOLERANCE
     assert np.allclose(found[2].mean((2, 3)), found[1], atol=1e-5), "a map's mean is its logit"
 
 
+def test_the_graph_knows_how_unlike_an_image_is(exported, session):
+    """As the score's own definition, from stored arrays and torch's embedding, in float64."""
+    pixels = np.concatenate([noise(3), small.dataset().test.pixels(np.arange(3)).numpy()])
+    (found,) = session.run(["ood_score"], {"pixels": pixels})
+    fitted = load_file(exported / "prototypes.safetensors")
+    with torch.no_grad():
+        taps = load_network(exported)(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
+    assert found.shape == (6, 1)
+    for row, embedding in zip(found[:, 0], taps.embedding.double().numpy(), strict=True):
+        unit = embedding / np.linalg.norm(embedding)
+        centres = fitted["prototypes"].astype(float) @ fitted["axes"].astype(float)
+        assert row == pytest.approx(min(1 - centre @ unit for centre in centres), abs=1e-5)
+
+
 def test_image_files_give_the_scored_probabilities(exported):
-    """The whole road again: JPEG, Pillow, graph, CSV; against what training's scoring wrote."""
-    scored = small.predictions(exported, "test")
+    """The whole road again: JPEG, Pillow, graph, temperature, CSV; against training's scoring."""
+    raw = small.predictions(exported, "test")
+    scale = np.full(len(raw.classes), 1 / temperature_of(exported))
+    scored = Scaling(scale, np.zeros_like(scale)).apply(raw)
     files = [str(next(small.images().rglob(f"{name}.jpg"))) for name in scored.ids]
-    found, unsure = predict_files(exported / "bundle.zip", files)
+    found, doubts = predict_files(exported / "bundle.zip", files)
     assert found.ids == scored.ids
     assert found.classes == scored.classes
     assert np.abs(found.probabilities - scored.probabilities).max() < PROBABILITY_TOLERANCE
-    assert not unsure.any()
+    least = Bundle(exported / "bundle.zip").manifest.abstention.least_probability
+    assert np.array_equal(doubts.unsure, found.probabilities.max(axis=1) < least)
 
 
 def test_the_graph_says_what_it_takes_and_gives(exported, session):
@@ -100,7 +124,8 @@ def test_the_graph_says_what_it_takes_and_gives(exported, session):
     assert (pixels.name, pixels.type) == ("pixels", "tensor(uint8)")
     assert pixels.shape[1:] == [small.PX, small.PX, 3]
     assert isinstance(pixels.shape[0], str), "a batch of any size"
-    assert [one.name for one in session.get_outputs()] == ["probabilities", "logits", "cam"]
+    outputs = [one.name for one in session.get_outputs()]
+    assert outputs == ["probabilities", "logits", "cam", "ood_score"]
     content = model.SerializeToString()
     assert str(Path.cwd()).encode() not in content, "no path of the machine that made it"
     assert b"site-packages" not in content
@@ -180,7 +205,7 @@ def test_a_fitted_temperature_is_inside_and_in_the_manifest(run):
     wanted = F.softmax(torch.from_numpy(oracle(load_network(run), pixels)[1]) / 2.5, dim=1)
     assert np.abs(answers.probabilities - wanted.numpy()).max() < PROBABILITY_TOLERANCE
     files = [str(path) for path in sorted(small.images().rglob("*.jpg"))[:3]]
-    assert predict_files(run / "bundle.zip", files)[1].all(), "an epoch makes nobody sure"
+    assert predict_files(run / "bundle.zip", files)[1].unsure.all(), "an epoch makes nobody sure"
     write_json(run / "decision.json", {"calibration": {"temperatur": 2.5}})
     with pytest.raises(RunError, match=r"decision\.json cannot be used.*temperatur"):
         Subject.of(run)

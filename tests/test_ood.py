@@ -15,7 +15,15 @@ from dermdistill.cli import main
 from dermdistill.distill import distill
 from dermdistill.errors import DataError
 from dermdistill.evaluate.ood import FITTED, FOLDER, SUMMARY, VALUES
-from dermdistill.evaluate.ood.scores import BANK, NEIGHBOUR, SCORES, fit_scores
+from dermdistill.evaluate.ood.scores import (
+    BANK,
+    IMAGES_PER_PROTOTYPE,
+    NEIGHBOUR,
+    SCORES,
+    fit_prototypes,
+    fit_scores,
+    prototype_score,
+)
 from dermdistill.evaluate.ood.strangers import noise_images, read_kinds, skin_patches
 from dermdistill.evaluate.opened import open_run
 from dermdistill.evaluate.predict import predict_taps
@@ -55,6 +63,21 @@ def test_scores_are_those_of_plain_loops(cloud):
         unit = seen[row] / np.linalg.norm(seen[row])
         distances = sorted(np.linalg.norm(unit - each / np.linalg.norm(each)) for each in rows)
         assert found["knn"][row] == pytest.approx(distances[NEIGHBOUR - 1], abs=1e-5)
+        centres = fitted["prototypes"].astype(float) @ fitted["axes"].astype(float)
+        nearest = min(1 - float(unit @ centre) for centre in centres)
+        assert found["prototypes"][row] == pytest.approx(nearest, abs=1e-6)
+
+
+def test_prototypes_are_the_clusters_unit_centres(cloud):
+    """At full rank the product of the two matrices is the centres themselves."""
+    rows, _ = cloud
+    fitted = fit_prototypes(rows, seed=0)
+    assert fitted["prototypes"].shape == (len(rows) // IMAGES_PER_PROTOTYPE, WIDTH)
+    assert np.allclose(fitted["axes"] @ fitted["axes"].T, np.eye(WIDTH), atol=1e-5)
+    assert np.allclose(np.linalg.norm(fitted["prototypes"], axis=1), 1, atol=1e-5)
+    score = prototype_score(fitted, rows, np.empty(0))
+    assert -1e-6 < score.min() < score.mean() < 0.1, "training images are near their own clusters"
+    assert score.mean() < prototype_score(fitted, -rows, np.empty(0)).mean()
 
 
 def test_more_numbers_than_images_still_give_finite_scores():
@@ -71,7 +94,7 @@ def test_far_points_are_noticed_and_the_bank_stays_small(cloud):
     fitted = fit_scores(np.tile(rows, (4, 1)), np.tile(labels, 4), seed=0)
     assert len(fitted["bank"]) == BANK
     logits = np.zeros((len(rows), CLASSES))
-    for name in ("mahalanobis", "knn"):
+    for name in ("mahalanobis", "knn", "prototypes"):
         near, far = (SCORES[name](fitted, at.astype(np.float32), logits) for at in
                      (rows, rows[::-1] * [-3, 2, -1, 4, 1, -2]))  # fmt: skip
         truth = np.repeat([0, 1], len(rows))
@@ -151,4 +174,4 @@ def test_figures_follow_from_the_table(measured):
             assert figures["noticed"] == pytest.approx(np.mean(
                 [other > score["threshold"] for other in others]))  # fmt: skip
     with open(measured / FOLDER / VALUES) as file:
-        assert file.readline() == "image,kind,softmax,energy,mahalanobis,knn\n"
+        assert file.readline() == "image,kind,softmax,energy,mahalanobis,knn,prototypes\n"

@@ -1,13 +1,10 @@
 """The packed store: same bytes however it was made, whole or absent, and clear about failures."""
 
-import hashlib
 import json
 import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,50 +12,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas
 import pytest
-from PIL import Image
 
 from dermdistill.data.pack import CHUNK, Store, decode, pack
 from dermdistill.errors import ConfigError, DataError
-
-PX = 48
-
-
-def table_of(paths: list) -> SimpleNamespace:
-    ids = [f"ISIC_{number:07d}" for number in range(len(paths))]
-    return SimpleNamespace(frame=pandas.DataFrame({"id": ids, "path": [str(p) for p in paths]}))
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> list[Path]:
-    """A dozen different JPEGs of 400x300."""
-    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    paths = []
-    for number in range(12):
-        small = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        paths.append(folder / f"{number}.jpg")
-        Image.fromarray(small).resize((400, 300)).save(paths[-1])
-    return paths
-
-
-@pytest.fixture(scope="module")
-def many(photos) -> SimpleNamespace:
-    """A table of some chunks, with broken images in two of them."""
-    broken = photos[0].with_name("broken.jpg")
-    broken.write_bytes(photos[0].read_bytes()[:900])
-    paths = [photos[number % 12] for number in range(3 * CHUNK + 10)]
-    paths[3], paths[CHUNK + 1] = broken, photos[0].with_name("absent.jpg")
-    return table_of(paths)
-
-
-@pytest.fixture(scope="module")
-def reference(many, tmp_path_factory) -> Store:
-    """`many`, packed by one process without interruption."""
-    return pack(many, tmp_path_factory.mktemp("reference") / "store", PX, workers=1,
-                progress=False)  # fmt: skip
-
-
-def contents(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+from packs import PX, contents, start, table_of
 
 
 def test_rows_are_the_decoded_images(many, reference):
@@ -100,27 +57,6 @@ def test_pixels_ids_and_settings_change_the_digest(photos, tmp_path):
     assert len(digests) == 5
 
 
-SCRIPT = """
-import json, sys
-from types import SimpleNamespace
-from dermdistill.data import pack
-if __name__ == "__main__":
-    {fault}
-    table = SimpleNamespace(frame=json.load(open(sys.argv[1])))
-    pack.pack(table, sys.argv[2], {px}, workers={workers}, progress=False)
-"""
-
-
-def start(tmp_path: Path, table, folder: Path, workers: int, fault: str = "") -> subprocess.Popen:
-    (tmp_path / "table.json").write_text(json.dumps(table.frame.to_dict("list")))
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(fault=fault, px=PX, workers=workers))
-    source = str(Path(__file__).parents[1] / "src")
-    environment = os.environ | {"PYTHONPATH": source}
-    return subprocess.Popen([sys.executable, script, tmp_path / "table.json", folder],
-                            env=environment, stderr=subprocess.PIPE, text=True)  # fmt: skip
-
-
 def wait_for(condition, what: str, limit_s: float = 20) -> None:
     end = time.monotonic() + limit_s
     while not condition():
@@ -147,7 +83,7 @@ def test_killed_pack_continues_to_the_same_store(many, reference, tmp_path, work
 
 def test_lost_pixels_and_a_cut_journal_are_packed_again(many, reference, tmp_path):
     folder, work = tmp_path / "store", tmp_path / ".store.packing"
-    process = start(tmp_path, many, folder, 1, "pack._finish = lambda *_: sys.exit(5)")
+    process = start(tmp_path, many, folder, 1, "pack._describe = lambda *_: sys.exit(5)")
     assert process.wait() == 5
     images = np.load(work / "images.npy", mmap_mode="r+")
     images[5] = 0  # as after a power cut: noted as done, never on the disk
@@ -159,7 +95,7 @@ def test_lost_pixels_and_a_cut_journal_are_packed_again(many, reference, tmp_pat
     assert contents(folder) == contents(reference.folder)
 
 
-@pytest.mark.parametrize("step", ["write_json", "_keep_rows", "os.rename"])
+@pytest.mark.parametrize("step", ["write_json", "keep_rows", "os.rename"])
 def test_a_kill_between_the_last_steps_loses_nothing(many, reference, tmp_path, step):
     folder = tmp_path / "store"
     process = start(tmp_path, many, folder, 1, f"pack.{step} = lambda *_: pack.os._exit(5)")
@@ -171,7 +107,7 @@ def test_a_kill_between_the_last_steps_loses_nothing(many, reference, tmp_path, 
 
 def test_an_interrupted_pack_of_other_settings_is_not_continued(many, photos, tmp_path):
     folder = tmp_path / "store"
-    assert start(tmp_path, many, folder, 1, "pack._finish = lambda *_: sys.exit(5)").wait() == 5
+    assert start(tmp_path, many, folder, 1, "pack._describe = lambda *_: sys.exit(5)").wait() == 5
     store = pack(table_of(photos), folder, 32, workers=1, progress=False)
     assert store.images.shape == (12, 32, 32, 3)
     store.verify()

@@ -6,7 +6,7 @@ import pytest
 from dermdistill.errors import DataError
 from dermdistill.evaluate.metrics import classification_metrics
 from dermdistill.evaluate.predictions import Predictions
-from dermdistill.evaluate.selective import cascade, risk_coverage
+from dermdistill.evaluate.selective import cascade, least_confidence, risk_coverage
 from test_intervals import skilled
 
 
@@ -35,6 +35,24 @@ def test_perfect_confidence_puts_every_error_last():
     unlabelled = Predictions(["a"], ("x", "y"), np.array([[1.0, 0.0]]), np.array([-1]))
     with pytest.raises(DataError, match="no image has a label"):
         risk_coverage(unlabelled)
+
+
+@pytest.mark.parametrize("accuracy", [0.6, 0.75, 0.9, 0.99])
+def test_the_least_confidence_is_the_first_that_keeps_the_share(accuracy):
+    """By a loop over every confidence there is; answers are those at or above it."""
+    for seed in range(8):
+        made = skilled(60, seed)
+        top, right = made.probabilities.max(axis=1), made.predicted == made.labels
+        kept = [level for level in sorted(set(top)) if right[top >= level].mean() >= accuracy]
+        wanted = (kept[0], (top >= kept[0]).mean()) if kept else (1.0, 0.0)
+        assert least_confidence(made, accuracy) == pytest.approx(wanted)
+
+
+def test_nothing_is_answered_where_no_confidence_is_enough():
+    values = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]])
+    made = Predictions(list("abc"), ("x", "y"), values, np.array([0, 1, 0]))
+    assert least_confidence(made, 0.9) == (1.0, 0.0)
+    assert least_confidence(made, 0.5) == (0.6, 1.0)
 
 
 def test_a_cascade_begins_as_the_student_and_ends_as_the_teacher():

@@ -1,7 +1,9 @@
 """The API over a real socket: right answers, firm refusals, nothing kept, nothing told."""
 
+import asyncio
 import base64
 import http.client
+import io
 import json
 import os
 import socket
@@ -19,37 +21,20 @@ pytest.importorskip("fastapi")
 
 import psutil
 import requests
+from PIL import Image
 
 import browser
 import hostile
-import small
-from dermdistill.bundle import Bundle
+from dermdistill.bundle import Bundle, open_runtime
 from dermdistill.bundle.predict import predict_files
-from dermdistill.data.phantom import synthesise
 from dermdistill.errors import ConfigError
-from dermdistill.export import BUNDLE
+from dermdistill.serve.api import Service
+from dermdistill.serve.limits import Limits, RefusedError
+from dermdistill.serve.metrics import Telemetry
 from dermdistill.serve.run import TOKEN_VARIABLE, find_token
 
 pytestmark = [browser.built, pytest.mark.slow]
 TOKEN = "a-token-of-more-than-16"
-
-
-@pytest.fixture(scope="module")
-def bundle():
-    return small.exported() / BUNDLE
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("drawn")
-    synthesise(folder, 16, 160, seed=12, workers=1)
-    return sorted(folder.rglob("*.jpg"))
-
-
-@pytest.fixture(scope="module")
-def address(bundle):
-    with browser.server(bundle) as address:
-        yield address
 
 
 def post(address, body, path="/v1/predict", **headers):
@@ -57,13 +42,15 @@ def post(address, body, path="/v1/predict", **headers):
 
 
 def test_predict_answers_as_the_predictor(address, bundle, drawn):
-    expected, unsure = predict_files(bundle, [str(path) for path in drawn])
-    for path, row, doubt in zip(drawn, expected.probabilities, unsure, strict=True):
+    drawn = drawn[:16]
+    expected, doubts = predict_files(bundle, [str(path) for path in drawn])
+    answers = zip(drawn, expected.probabilities, *doubts, strict=True)
+    for path, row, unsure, unlike in answers:
         found = post(address, path.read_bytes()).json()
         assert list(found["probabilities"].values()) == pytest.approx(list(row), abs=2e-6)
         assert list(found["probabilities"]) == list(expected.classes)
         assert found["first"] == expected.classes[row.argmax()]
-        assert found["not_sure"] == doubt
+        assert (found["not_sure"], found["unlike"]) == (unsure, unlike)
         assert "no medical device" in found["notice"]
 
 
@@ -161,6 +148,28 @@ def test_more_than_it_can_do_is_refused_at_once(address, drawn):
     assert set(statuses) <= {200, 429}
     assert statuses.count(200) >= 32
     assert post(address, body).status_code == 200
+
+
+def test_a_decode_that_would_take_forever_is_refused(address):
+    """300 kB that would keep a thread busy for a minute."""
+    start = time.monotonic()
+    answer = post(address, hostile.scan_bomb())
+    assert answer.status_code == 422
+    assert answer.json()["error"]["code"] == "too_many_scans"
+    assert time.monotonic() - start < 5
+    few = post(address, hostile.scan_bomb(300, 50))
+    assert few.status_code == 200
+
+
+def test_nobody_waits_for_a_slow_decode(bundle):
+    large = io.BytesIO()
+    Image.effect_noise((4000, 4000), 60).save(large, "PNG")
+    opened = Bundle(bundle)
+    limits = Limits(decode_seconds=0.02)
+    service = Service(opened, open_runtime(opened, "onnx", 1), limits, Telemetry(None))
+    with pytest.raises(RefusedError, match=r"more than 0\.02 seconds") as refused:
+        asyncio.run(service.answer(large.getvalue(), False))
+    assert (refused.value.status, refused.value.code) == (422, "slow_image")
 
 
 def test_slow_headers_are_cut_off(address):

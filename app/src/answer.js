@@ -2,10 +2,17 @@
 import { el, icon } from "./dom.js";
 import { className, percent, t } from "./messages.js";
 
+// Why the most probable class is no answer, or null. Another thing than skin comes before doubt.
+export function doubt({ unsure, unlike }) {
+  if (unlike) return t("answer.unlike");
+  return unsure ? t("answer.unsure") : null;
+}
+
 const warning = (fault) =>
   el("li", {}, icon("warning"), el("span", {}, el("strong", {}, t(`fault.${fault}`)), " ", t(`fault.${fault}.help`)));
 
-function headline({ ranking, unsure }) {
+function headline({ ranking, unsure, unlike }) {
+  if (unlike) return [el("div", { class: "doubt" }, el("h2", {}, icon("warning"), t("answer.unlike")), el("p", {}, t("answer.unlike.help")))];
   if (unsure) return [el("h2", {}, t("answer.unsure")), el("p", { class: "lead" }, t("answer.unsure.help"))];
   const [first] = ranking;
   return [
@@ -14,7 +21,8 @@ function headline({ ranking, unsure }) {
   ];
 }
 
-function conformal({ set }, manifest) {
+function conformal({ set, unlike }, manifest) {
+  if (unlike) return null; // the promise is for images like those that it was fitted on
   if (!set) return el("p", { class: "set none" }, t("answer.noset"));
   return el("div", { class: "set" },
     el("p", {}, t("answer.set", { coverage: percent(manifest.conformal.coverage) })),
@@ -40,8 +48,8 @@ function bars({ ranking }, chosen, choose) {
 export function showAnswer(root, answer, manifest, chosen = null, choose = null) {
   const faults = answer.quality.length ? el("ul", { class: "warnings" }, ...answer.quality.map(warning)) : null;
   root.replaceChildren(...[
-    faults,
     ...headline(answer),
+    faults,
     conformal(answer, manifest),
     bars(answer, chosen, choose),
     chosen === null ? null : el("p", { class: "hint" }, t("answer.map")),
@@ -50,7 +58,8 @@ export function showAnswer(root, answer, manifest, chosen = null, choose = null)
 }
 
 // What a screen reader says when an answer arrives.
-export function spoken({ ranking, unsure, quality }) {
-  const first = `${className(ranking[0].name)} ${percent(ranking[0].probability)}`;
-  return [unsure ? t("answer.unsure") : `${t("answer.first")}: ${first}`, ...quality.map((fault) => t(`fault.${fault}`))].join(". ");
+export function spoken(answer) {
+  const { ranking: [first], quality } = answer;
+  const named = `${t("answer.first")}: ${className(first.name)} ${percent(first.probability)}`;
+  return [doubt(answer) ?? named, ...quality.map((fault) => t(`fault.${fault}`))].join(". ");
 }

@@ -27,7 +27,7 @@ export class Card {
     this.facts(manifest);
   }
 
-  facts({ name, models, calibration, conformal, abstention }) {
+  facts({ name, models, calibration, conformal, abstention, ood }) {
     const model = models[this.model.name];
     const rows = [
       ["card.name", name],
@@ -36,6 +36,7 @@ export class Card {
       ["card.calibration", calibration ? t("card.calibration.value", { temperature: calibration.temperature.toFixed(2), images: calibration.images }) : t("card.none")],
       ["card.conformal", conformal ? t("card.conformal.value", { coverage: percent(conformal.coverage) }) : t("card.none")],
       ["card.abstention", abstention ? t("card.abstention.value", { least: percent(abstention.least_probability), answered: percent(abstention.answered_ratio) }) : t("card.none")],
+      ["card.ood", ood ? t("card.ood.value", { passed: percent(ood.kept_ratio) }) : t("card.none")],
     ];
     $("#card-facts").replaceChildren(...rows.flatMap(([key, value]) => [el("dt", {}, t(key)), el("dd", {}, value)]));
   }

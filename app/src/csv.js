@@ -8,13 +8,13 @@ function cell(value) {
 
 // rows: {name, answer} or {name, error}.
 export function toCsv(rows, classes) {
-  const head = ["image", ...classes, "top", "set", "not_sure", "warnings", "error"];
+  const head = ["image", ...classes, "top", "set", "not_sure", "unlike", "warnings", "error"];
   const lines = rows.map(({ name, answer, error }) => {
-    if (error) return [name, ...classes.map(() => ""), "", "", "", "", error];
-    const { probabilities, ranking, set, unsure, quality } = answer;
+    if (error) return [name, ...classes.map(() => ""), "", "", "", "", "", error];
+    const { probabilities, ranking, set, unsure, unlike, quality } = answer;
     return [
       name, ...Array.from(probabilities, (p) => p.toFixed(6)), ranking[0].name,
-      set ? set.map((one) => one.name).join(" ") : "", unsure, quality.join(" "), "",
+      set ? set.map((one) => one.name).join(" ") : "", unsure, unlike, quality.join(" "), "",
     ];
   });
   return [head, ...lines].map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";

@@ -1,5 +1,6 @@
-// The two runtimes behind one door: open(engine, bytes, model) -> async (pixels) -> outputs by name.
-import { loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
+// The two runtimes behind one door: openEngine(bytes, model, ...) -> async (pixels) -> its answers.
+// `bytes` is a promise, so that a runtime and its model load at the same time.
+import { getGlobalLiteRt, loadAndCompile, loadLiteRt, Tensor, unloadLiteRt } from "@litertjs/core";
 import * as ort from "onnxruntime-web/wasm";
 
 // NHWC bytes in the number type and layout that the model takes; one image.
@@ -20,9 +21,23 @@ function channelsFirst(pixels, px) {
   return planes;
 }
 
-async function openLiteRt(bytes, model, px, folder) {
-  await loadLiteRt(folder);
-  const compiled = await loadAndCompile(bytes, { accelerator: "wasm" });
+// LiteRT.js looks for a graphics card and complains where there is none, and its runtime prints what
+// it does. Here the CPU answers, and a console is for what goes wrong.
+async function loadLiteRtQuietly(folder, ending) {
+  Object.defineProperty(navigator, "gpu", { value: undefined, configurable: true });
+  self.Module = { print() {}, printErr() {}, locateFile: (name) => folder + name.replace(/\.wasm$/, ending) };
+  const { warn } = console;
+  console.warn = () => {};
+  try {
+    await loadLiteRt(folder);
+  } finally {
+    console.warn = warn;
+  }
+}
+
+async function startLiteRt(bytes, model, px, folder, ending) {
+  await loadLiteRtQuietly(folder, ending);
+  const compiled = await loadAndCompile(await bytes, { accelerator: "wasm" });
   const found = compiled.getOutputDetails().map((output) => output.name);
   const listed = Object.values(model.outputs);
   // The manifest lists outputs in the runtime's order, for converters that rename them.
@@ -41,10 +56,37 @@ async function openLiteRt(bytes, model, px, folder) {
   };
 }
 
+// After a trap nothing of it may be called again, not even to clear up.
+function dropLiteRt() {
+  try { getGlobalLiteRt().objectsToDelete.clear(); } catch { return; } // it never stood
+  unloadLiteRt();
+}
+
+// The runtime with the functions that classifiers were seen to call; one that calls another traps,
+// and then the whole runtime answers.
+async function openLiteRt(bytes, model, px, folder) {
+  let run = null;
+  const endings = [".lean.wasm", ".wasm"];
+  return async (pixels) => {
+    for (;;) {
+      try {
+        run ??= await startLiteRt(bytes, model, px, folder, endings[0]);
+        return await run(pixels);
+      } catch (error) {
+        await bytes; // had they not come, that would be why
+        if (endings.length === 1) throw error;
+        endings.shift();
+        run = null;
+        dropLiteRt();
+      }
+    }
+  };
+}
+
 async function openOrt(bytes, model, px, folder) {
   ort.env.wasm.numThreads = 1; // a student is too small to be worth starting threads for
   ort.env.wasm.wasmPaths = { wasm: `${folder}ort-wasm-simd-threaded.wasm` };
-  const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+  const session = await ort.InferenceSession.create(await bytes, { executionProviders: ["wasm"] });
   return async (pixels) => {
     const { data, shape } = input(pixels, px, model.input);
     const results = await session.run({ [model.input.name]: new ort.Tensor(model.input.type, data, shape) });
@@ -58,6 +100,6 @@ export async function openEngine(bytes, model, px, folder) {
   return async (pixels) => {
     const values = await run(pixels);
     const named = (output) => (model.outputs[output] ? values[model.outputs[output]] : null);
-    return { probabilities: named("probabilities"), cam: named("cam") };
+    return { probabilities: named("probabilities"), cam: named("cam"), oodScore: named("ood_score")?.[0] ?? null };
   };
 }

@@ -1,4 +1,5 @@
 // A whole folder, one image after the other, and its results as CSV.
+import { doubt } from "./answer.js";
 import { toCsv } from "./csv.js";
 import { $, el } from "./dom.js";
 import { className, percent, t } from "./messages.js";
@@ -58,10 +59,10 @@ export class Folder {
 
   line({ name, answer, error }) {
     if (error) return el("tr", { class: "failed" }, el("th", { scope: "row" }, name), el("td", { colspan: 4 }, t("error.decode")));
-    const { ranking: [first], set, unsure, quality } = answer;
+    const { ranking: [first], set, quality } = answer;
     return el("tr", {},
       el("th", { scope: "row" }, name),
-      el("td", {}, unsure ? t("answer.unsure") : className(first.name)),
+      el("td", {}, doubt(answer) ?? className(first.name)),
       el("td", { class: "number" }, percent(first.probability, 1)),
       el("td", {}, set ? set.map((one) => className(one.name)).join(", ") : "–"),
       el("td", {}, quality.map((fault) => t(`fault.${fault}`)).join(", ")));

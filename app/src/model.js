@@ -7,7 +7,8 @@ export class Model {
   // Fetches the manifest; `ready` becomes the model itself once the worker has loaded it.
   static async start() {
     const bundle = new URL(meta("bundle"), document.baseURI).href;
-    const model = new Model(bundle, await (await fetch(new URL("manifest.json", bundle))).json());
+    const model = new Model(bundle);
+    model.manifest = await (await fetch(new URL("manifest.json", bundle))).json();
     model.ready = model.#open();
     model.ready.catch(() => {}); // whoever waits for it is told
     return model;
@@ -19,9 +20,8 @@ export class Model {
     return Object.assign(this, { name, files: used });
   }
 
-  constructor(bundle, manifest) {
+  constructor(bundle) { // the worker's script arrives while the manifest does
     this.bundle = bundle;
-    this.manifest = manifest;
     this.waiting = new Map();
     this.last = 0;
     this.worker = new Worker(new URL("worker.js", import.meta.url));
@@ -37,10 +37,10 @@ export class Model {
     };
   }
 
-  // One image -> {probabilities, cam, quality, ms, ranking, set, unsure}.
+  // One image -> {probabilities, cam, oodScore, quality, ms, ranking, set, unsure, unlike}.
   async answer(photo) {
     const found = await this.#call("answer", { blob: photo.blob, turn: photo.turn, box: photo.box });
-    return { ...found, ...decide(found.probabilities, this.manifest) };
+    return { ...found, ...decide(found, this.manifest) };
   }
 
   // The part of a turned image that the model sees without a person's own section.

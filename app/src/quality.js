@@ -1,5 +1,5 @@
 // Plain faults of a picture, found in the square that the model sees.
-// benchmarks/quality.mjs has how often each limit is passed on real dermoscopy and on other things.
+// benchmarks/quality.py has how often each limit is passed on real dermoscopy and on other things.
 
 export const LIMITS = {
   darkest: 45, // mean luma of 255

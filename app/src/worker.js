@@ -16,16 +16,20 @@ async function open({ bundle, manifest, models }) {
     const model = manifest.models[name];
     const file = model.files[0];
     try {
-      const bytes = await fetchFile(new URL(file, bundle), manifest.files[file].sha256);
+      const bytes = fetchFile(new URL(file, bundle), manifest.files[file].sha256);
+      bytes.catch(() => {}); // whoever waits for them is told
       ask = await openEngine(bytes, model, spec.px, FOLDER);
       await ask(new Uint8Array(spec.px * spec.px * 3)); // the first run is slow: not a person's
-      return { name, used: performance.getEntriesByType("resource").map((entry) => entry.name) };
+      return { name, used: loaded() };
     } catch (error) {
       reasons.push(`${name}: ${error.message ?? error}`);
     }
   }
   throw new Error(reasons.join("; "));
 }
+
+// What came, not what failed on the way to the model that answers.
+const loaded = () => performance.getEntriesByType("resource").filter((entry) => entry.responseStatus !== 0).map((entry) => entry.name);
 
 async function fetchFile(url, digest) {
   const response = await fetch(url);
@@ -42,8 +46,8 @@ async function fetchFile(url, digest) {
 async function answer({ blob, turn, box }) {
   const start = performance.now();
   const { pixels, side } = await toSquare(blob, turn, box, spec);
-  const { probabilities, cam } = await ask(pixels);
-  return { probabilities, cam, quality: examine(pixels, spec.px, side), ms: performance.now() - start };
+  const found = await ask(pixels);
+  return { ...found, quality: examine(pixels, spec.px, side), ms: performance.now() - start };
 }
 
 // One after the other: the model has one set of buffers.

@@ -24,6 +24,9 @@ class DataConfig:
         crop: "centre" takes the largest centred square, "squash" the whole image out of
             proportion, "pad" the whole image between black bars.
         store: folder of the decoded images; by default beside the output.
+        shard_images: images a file of the store; 0 puts all into one.
+        shuffle_shards: an epoch goes through the files in random order, so many at a time, and
+            shuffles within these: for a store larger than memory. 0 shuffles all images at once.
         split: a split file to obey; by default one is made from the next four settings.
         protocol: "lesion" keeps all images of a lesion on one side; "image" is the paper's, and
             leaks.
@@ -39,6 +42,8 @@ class DataConfig:
     px: int = 224
     crop: Literal["centre", "squash", "pad"] = "centre"
     store: str | None = None
+    shard_images: int = 0
+    shuffle_shards: int = 0
     split: str | None = None
     protocol: Literal["lesion", "image"] = "lesion"
     test_fraction: float = 0.2
@@ -101,6 +106,9 @@ class NetworkConfig:
         options: further arguments of `timm.create_model`.
         mean: colour mean the weights were trained with, if not timm's entry for the network.
         std: colour deviation the weights were trained with, likewise.
+        metadata: how it reads age, sex and site beside the image: "none" does not, "concat" puts
+            them beside the embedding, "metablock" lets them gate every channel of the last map. A
+            teacher may read them while its student sees the image alone.
     """
 
     name: str = "mobilenetv2_100"
@@ -108,6 +116,7 @@ class NetworkConfig:
     options: dict[str, Any] = field(default_factory=dict)
     mean: list[float] | None = None
     std: list[float] | None = None
+    metadata: Literal["none", "concat", "metablock"] = "none"
 
 
 @dataclass(frozen=True)
@@ -221,6 +230,9 @@ class EvaluationConfig:
         operating_levels: sensitivities at which its specificity is given, and the reverse.
         draws: bootstrap draws that an interval is made of.
         level: the share of intervals that should hold the truth.
+        answered_accuracy: the share of right answers among those that an export gives; where it
+            is less sure it says "not sure".
+        coverage: the share of an export's sets of classes that should hold the truth.
     """
 
     malignant: list[str] = field(default_factory=lambda: ["MEL", "BCC", "AK", "SCC", "AKIEC"])
@@ -228,6 +240,8 @@ class EvaluationConfig:
     operating_levels: list[float] = field(default_factory=lambda: [0.9, 0.95])
     draws: int = 2000
     level: float = 0.95
+    answered_accuracy: float = 0.9
+    coverage: float = 0.95
 
 
 @dataclass(frozen=True)
@@ -275,6 +289,8 @@ class Config:
             "data.validation_fold", data.validation_fold, f"one of 0 to {data.folds - 1}",
         )  # fmt: skip
         check(data.workers is None or data.workers >= 1, "data.workers", data.workers, "at least 1")
+        for name in ("shard_images", "shuffle_shards"):
+            check(getattr(data, name) >= 0, f"data.{name}", getattr(data, name), "at least 0")
         for name in ("scale", "blur_sigma_px"):
             low, high = getattr(views, name)
             check(0 < low <= high, f"views.{name}", getattr(views, name), "0 < low <= high")
@@ -298,7 +314,9 @@ class Config:
               "evaluation.operating_levels", asked.operating_levels,
               "shares in (0, 1]")  # fmt: skip
         check(asked.draws >= 100, "evaluation.draws", asked.draws, "at least 100")
-        check(0 < asked.level < 1, "evaluation.level", asked.level, "in (0, 1)")
+        for name in ("level", "answered_accuracy", "coverage"):
+            share = getattr(asked, name)
+            check(0 < share < 1, f"evaluation.{name}", share, "in (0, 1)")
 
 
 def _check_fit(check: "_Check", where: str, fit: FitConfig) -> None:

@@ -89,8 +89,8 @@ class Model:
         precision: number format of its weights and arithmetic.
         files: its files in the bundle; the first is the one to open.
         input: what it takes.
-        outputs: what it gives: "probabilities", "logits" and, where there is one, "cam" -> the
-            tensor's name in the runtime; in the runtime's order.
+        outputs: what it gives: "probabilities", "logits" and, where there is one, "cam" and
+            "ood_score" -> the tensor's name in the runtime; in the runtime's order.
         parity: compared with torch; None where the runtime cannot run here: unverified.
         made_with: versions of the packages that made it.
     """
@@ -140,6 +140,23 @@ class Conformal:
 
 
 @dataclass(frozen=True)
+class Ood:
+    """When an image is unlike the training images: its `ood_score` is above a threshold.
+
+    Args:
+        score: "prototypes": 1 - the cosine to the nearest cluster of training images.
+        threshold: of the score.
+        kept_ratio: share of validation images at or below it.
+        fitted_on: which images.
+    """
+
+    score: Literal["prototypes"]
+    threshold: float
+    kept_ratio: float
+    fitted_on: str
+
+
+@dataclass(frozen=True)
 class File:
     """One file's identity."""
 
@@ -170,6 +187,7 @@ class Manifest:
     calibration: Calibration | None = None
     abstention: Abstention | None = None
     conformal: Conformal | None = None
+    ood: Ood | None = None
     notice: str = RESEARCH_NOTICE
     kind: Literal["dermdistill-bundle"] = KIND
     version: Literal[1] = VERSION
@@ -236,6 +254,7 @@ def _check(manifest: Manifest) -> None:
          "a coverage in (0, 1)"),
     ]  # fmt: skip
     answers = {"probabilities", "logits"} | ({"cam"} if manifest.map_px else set())
+    answers |= {"ood_score"} if manifest.ood else set()
     for name, model in manifest.models.items():
         absent = [file for file in model.files if file not in manifest.files]
         checks += [

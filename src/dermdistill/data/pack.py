@@ -16,22 +16,23 @@ import numpy as np
 import PIL
 
 from dermdistill.data.decode import BrokenImageError, check_size, decode
-from dermdistill.data.store import FORMAT, IMAGES, INDEX, INDEX_COLUMNS, SETTINGS, Store
+from dermdistill.data.shards import Shards, keep_rows, make_file, map_files, split_rows
+from dermdistill.data.store import FORMAT, INDEX, INDEX_COLUMNS, SETTINGS, Store
 from dermdistill.data.store import digest as store_digest
 from dermdistill.data.workers import cores, process_pool
-from dermdistill.errors import DataError, RunError
-from dermdistill.run import atomic_write, digest_of, lock, write_json
+from dermdistill.errors import ConfigError, DataError, DermdistillError, RunError
+from dermdistill.run import atomic_write, digest_of, lock, read_json, write_json
 
 __all__ = ["Store", "decode", "pack"]
 
 JOURNAL = "journal.jsonl"  # which chunks of a pack are done; gone when all are
 CHUNK = 64  # images a worker packs before the journal notes them: what a kill can cost
-COPY_ROWS = 256  # rows moved at once where broken images leave gaps
 SPARE_BYTES = 64 * 2**20  # left free beside the store: journal, index and the system's own needs
 
 
 def pack(table, folder: str | os.PathLike, px: int = 224, crop: str = "centre",
-         workers: int | None = None, progress: bool = True) -> Store:  # fmt: skip
+         workers: int | None = None, progress: bool = True,
+         shard_images: int = 0) -> Store:  # fmt: skip
     """Decode a table's images once into a memory-mapped store.
 
     The folder appears when it is whole. Until then the work lies beside it, in
@@ -45,20 +46,25 @@ def pack(table, folder: str | os.PathLike, px: int = 224, crop: str = "centre",
         crop: "centre", "squash" or "pad" (see `decode`).
         workers: processes; None takes one a core. The store does not depend on it.
         progress: show time left on a terminal, and print the outcome in one line.
+        shard_images: images a file; 0 puts all into one. The store's digest does not depend on it.
 
     Returns:
         The store. Images that cannot be decoded have no row; they are in `broken`.
 
     Raises:
         DataError: the folder holds something else, the disk is full, or no image is readable.
-        ConfigError: `px` or `crop` is not allowed.
+        ConfigError: `px`, `crop` or `shard_images` is not allowed.
     """
     check_size(px, crop)
+    if shard_images < 0:
+        raise ConfigError(f"shard_images is {shard_images}; give the number of images a file, or 0 "
+                          "for one file")  # fmt: skip
     folder = Path(folder).absolute()
     items = list(zip(map(str, table.frame["id"]), map(str, table.frame["path"]), strict=True))
     if not items:
         raise DataError("the table has no images, so there is nothing to pack; check its folder")
     key = {"format": FORMAT, "px": px, "crop": crop, "count": len(items),
+           "shard_images": shard_images,
            "source_digest": digest_of([[name, _size(path)] for name, path in items])}  # fmt: skip
     if _taken(folder):
         return _reused(folder, key)
@@ -78,11 +84,12 @@ def _packed(folder: Path, key: dict, items: list, workers: int, progress: bool) 
     """Pack from the start, or from where an earlier process was cut short."""
     work = folder.with_name(f".{folder.name}.packing")
     with _disk_errors_told(folder):
-        if not _finished(work, key):
+        if not _described(work, key):
             done = _begin(work, key)
             with _reporter(len(items), progress) as advance:
                 _decode_all(work, key, items, done, workers, advance)
-            _finish(work, key, items, done)
+            _describe(work, key, items, done)
+        _close_gaps(work, key, items)
         (work / JOURNAL).unlink(missing_ok=True)
         if folder.exists():
             folder.rmdir()
@@ -133,8 +140,8 @@ def _begin(work: Path, key: dict) -> dict[int, list]:
                         f"{work.parent} has {free / 2**20:.0f} MB free; free the disk, choose "
                         "another folder or a smaller px")  # fmt: skip
     work.mkdir()
-    shape = (key["count"], key["px"], key["px"], 3)
-    np.lib.format.open_memmap(work / IMAGES, "w+", np.uint8, shape)
+    for name, count in _files(key):
+        make_file(work / name, count, key["px"])
     (work / JOURNAL).write_text(json.dumps(key) + "\n", encoding="utf-8")
     return {}
 
@@ -147,9 +154,9 @@ def _continued(work: Path, key: dict) -> dict[int, list] | None:
     """
     lines = (work / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines()
     try:
-        images = np.load(work / IMAGES, mmap_mode="r")
-        if json.loads(lines[0]) != key or len(images) != key["count"]:
+        if json.loads(lines[0]) != key:
             return None
+        images = Shards(map_files(work, _files(key)))
     except (OSError, ValueError, IndexError):
         return None
     done: dict[int, list] = {}
@@ -165,11 +172,11 @@ def _continued(work: Path, key: dict) -> dict[int, list] | None:
 def _decode_all(work: Path, key: dict, items: list, done: dict[int, list], workers: int,
                 advance: Callable[[int], None]) -> None:  # fmt: skip
     """Decode the chunks that are not done yet and note each in the journal."""
-    chunks = [first for first in range(0, len(items), CHUNK) if first not in done]
     advance(sum(map(len, done.values())))
-    offset = np.load(work / IMAGES, mmap_mode="r").offset
-    tasks = [(work / IMAGES, offset, key["px"], key["crop"], first,
-              [path for _, path in items[first:first + CHUNK]]) for first in chunks]  # fmt: skip
+    tasks = [(work / name, key["px"], key["crop"], start, first - start, [
+                path for _, path in items[first:min(first + CHUNK, start + count)]])
+             for start, (name, count) in _started(key)
+             for first in range(start, start + count, CHUNK) if first not in done]  # fmt: skip
     with open(work / JOURNAL, "a", encoding="utf-8") as journal:
         journal.write("\n")  # a line that a kill cut off ends here
         for first, results in _results(tasks, min(workers, len(tasks))):
@@ -190,11 +197,13 @@ def _results(tasks: list, workers: int) -> Iterator[tuple[int, list]]:
 
 
 def _pack_chunk(task: tuple) -> tuple[int, list]:
-    """Decode some images into their rows.
+    """Decode some images into their rows of a file that begins with image `start` of the store.
 
-    Returns the first row and, for each image, [reason or None, source and pixel SHA-256].
+    Returns the first image's place in the store and, for each image, [reason or None, source and
+    pixel SHA-256].
     """
-    path, offset, px, crop, first, sources = task
+    path, px, crop, start, first, sources = task
+    offset = np.load(path, mmap_mode="r").offset
     results = []
     with open(path, "r+b") as file:
         for row, source in enumerate(sources, first):
@@ -209,7 +218,7 @@ def _pack_chunk(task: tuple) -> tuple[int, list]:
             file.write(image)
             results.append([None, hashlib.sha256(data).hexdigest(),
                             hashlib.sha256(image).hexdigest()])  # fmt: skip
-    return first, results
+    return start + first, results
 
 
 def _reason(error: OSError | BrokenImageError) -> str:
@@ -220,22 +229,31 @@ def _reason(error: OSError | BrokenImageError) -> str:
     return f"cannot be read ({error.strerror})"
 
 
-def _finished(work: Path, key: dict) -> bool:
-    """Whether the working folder is a whole store that only lacks its final name."""
+def _files(key: dict) -> list[tuple[str, int]]:
+    """Name and rows of each file before the gaps of broken images are closed."""
+    return split_rows(key["count"], key["shard_images"])
+
+
+def _started(key: dict) -> Iterator[tuple[int, tuple[str, int]]]:
+    """The same, each with the place of its first image in the store."""
+    start = 0
+    for name, count in _files(key):
+        yield start, (name, count)
+        start += count
+
+
+def _described(work: Path, key: dict) -> bool:
+    """Whether all is decoded and described, so that at most gaps are left to close."""
     try:
-        store = Store.open(work)
-    except DataError:
+        settings = read_json(work / SETTINGS)
+    except DermdistillError:
         return False
-    return (store.px, store.crop, store.source_digest) == (
-        key["px"], key["crop"], key["source_digest"])  # fmt: skip
+    wanted = ("format", "px", "crop", "shard_images", "source_digest")
+    return all(settings.get(name) == key[name] for name in wanted)
 
 
-def _finish(work: Path, key: dict, items: list, done: dict[int, list]) -> None:
-    """Close the gaps of broken images and write the index and the settings.
-
-    Every step can be killed and done again: until the images have as many rows as the settings
-    say, the working folder is no store.
-    """
+def _describe(work: Path, key: dict, items: list, done: dict[int, list]) -> None:
+    """Write the index and, last, the settings."""
     results = [result for first in sorted(done) for result in done[first]]
     names = [name for name, _ in items]
     good = [row for row, (reason, *_) in enumerate(results) if reason is None]
@@ -251,27 +269,22 @@ def _finish(work: Path, key: dict, items: list, done: dict[int, list]) -> None:
         writer = csv.writer(file)
         writer.writerow(INDEX_COLUMNS)
         writer.writerows(zip(ids, sources, pixels, strict=True))
+    kept = [[name, int(np.diff(np.searchsorted(good, (start, start + count)))[0])]
+            for start, (name, count) in _started(key)]  # fmt: skip
     write_json(work / SETTINGS, {
         **key, "count": len(ids), "bytes": len(ids) * key["px"] ** 2 * 3,
         "digest": store_digest(key["px"], key["crop"], ids, list(pixels)),
+        "files": [[name, count] for name, count in kept if count],
         "pillow": PIL.__version__, "broken": broken,
     })  # fmt: skip
-    _keep_rows(work / IMAGES, good)
 
 
-def _keep_rows(path: Path, rows: list[int]) -> None:
-    """Bring a store's images to the disk, without the gaps of broken ones."""
-    images = np.load(path, mmap_mode="r")
-    if len(rows) == len(images):
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-        return
-    with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        header = np.lib.format.header_data_from_array_1_0(images)
-        header["shape"] = (len(rows), *images.shape[1:])
-        np.lib.format.write_array_header_1_0(file, header)
-        for start in range(0, len(rows), COPY_ROWS):
-            file.write(images[rows[start : start + COPY_ROWS]])
+def _close_gaps(work: Path, key: dict, items: list) -> None:
+    """Take the rows of broken images out of the files; can be killed and done again."""
+    broken = {entry["id"] for entry in read_json(work / SETTINGS)["broken"]}
+    for start, (name, count) in _started(key):
+        whole = [row for row in range(count) if items[start + row][0] not in broken]
+        keep_rows(work / name, whole)
 
 
 @contextmanager

@@ -1,18 +1,20 @@
-"""The packed store as it is read: decoded images in one memory-mapped file."""
+"""The packed store as it is read: decoded images in memory-mapped files."""
 
 import csv
 import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
+from dermdistill.data.shards import WHOLE, Shards, map_files
 from dermdistill.errors import DataError, DermdistillError
 from dermdistill.run import digest_of, read_json
 
 FORMAT = 1  # of the folder; a reader refuses any other
-IMAGES, INDEX, SETTINGS = "images.npy", "index.csv", "store.json"
+IMAGES, INDEX, SETTINGS = WHOLE, "index.csv", "store.json"
 INDEX_COLUMNS = ("id", "source_sha256", "pixels_sha256")
 NAMED = 3  # examples in an error
 
@@ -21,7 +23,8 @@ class Store:
     """Decoded images of one size, memory-mapped, and what made them.
 
     Attributes:
-        images: uint8 [count, px, px, 3], read-only, in the table's order.
+        images: uint8 [count, px, px, 3], read-only, in the table's order; one array, or `Shards`.
+        shard_of: the file that each row lies in, int32 [count].
         ids: one id a row.
         px, crop: how the images were decoded (see `decode`).
         digest: SHA-256 over settings, ids and pixels; the same whoever packed, however often
@@ -29,9 +32,10 @@ class Store:
         broken: (id, reason) of the images that could not be decoded and have no row.
     """
 
-    def __init__(self, folder: Path, settings: dict, index: list[dict], images: np.ndarray):
+    def __init__(self, folder: Path, settings: dict, index: list[dict], files: list[np.ndarray]):
         self.folder = folder
-        self.images = images
+        self.images = files[0] if len(files) == 1 else Shards(files)
+        self.shard_of = np.repeat(np.arange(len(files), dtype=np.int32), [*map(len, files)])
         self.ids = [row["id"] for row in index]
         self.px: int = settings["px"]
         self.crop: str = settings["crop"]
@@ -40,7 +44,9 @@ class Store:
         self.broken = [(entry["id"], entry["reason"]) for entry in settings["broken"]]
         self._pixels_sha256 = [row["pixels_sha256"] for row in index]
         self._row_of = {name: row for row, name in enumerate(self.ids)}
-        self._checked: tuple[int, ...] | None = None  # the state of the file that was verified
+        self._files = files
+        self._paths = [folder / name for name, _ in _named(settings)]
+        self._checked: dict[int, tuple[int, ...]] = {}  # by file, its state when it was verified
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -64,14 +70,18 @@ class Store:
             settings = read_json(folder / SETTINGS)
             if settings.get("format") != FORMAT:
                 raise ValueError(f"its format is {settings.get('format')}, readable is {FORMAT}")
-            images = np.load(folder / IMAGES, mmap_mode="r")
+            files = map_files(folder, _named(settings))
             with open(folder / INDEX, encoding="utf-8", newline="") as file:
                 index = list(csv.DictReader(file))
-            expected = (settings["count"], settings["px"], settings["px"], 3)
-            if images.shape != expected or images.dtype != np.uint8 or len(index) != expected[0]:
-                raise ValueError(f"{IMAGES} is {images.dtype}{images.shape}, {INDEX} has "
-                                 f"{len(index)} rows, {SETTINGS} says {expected}")  # fmt: skip
-            return cls(folder, settings, index, images)
+            px, count = settings["px"], settings["count"]
+            images = {(file.dtype, *file.shape[1:]) for file in files}
+            if images != {(np.dtype(np.uint8), px, px, 3)} or not (
+                    len(index) == sum(map(len, files)) == count):  # fmt: skip
+                raise ValueError(
+                    f"{SETTINGS} says {count} images of {px} px, the files hold "
+                    f"{sum(map(len, files))} of {images}, {INDEX} has {len(index)}"
+                )
+            return cls(folder, settings, index, files)
         except (OSError, ValueError, KeyError, TypeError, AttributeError,
                 DermdistillError) as error:  # fmt: skip
             raise DataError(f"the packed store {folder} cannot be used: {error}; "
@@ -94,24 +104,32 @@ class Store:
                             "folder")  # fmt: skip
         return np.array([self._row_of[name] for name in ids], dtype=np.int64)
 
-    def check(self) -> None:
+    def check(self, rows: np.ndarray | None = None) -> None:
         """Refuse a store that is not, or no longer, what its digest says.
 
-        The first time every pixel is read, as a first epoch would; after that only where the
-        file's size, time or place on the disk changed, so it can be called at every step.
+        A file is read wholly when a row of it is first named, as a first epoch would read it; after
+        that only where its size, time or place on the disk changed, so this can be called at every
+        step.
+
+        Args:
+            rows: what is about to be read; None compares only files that were verified before.
 
         Raises:
             DataError: the store changed, or is gone.
         """
-        state = _state_of(self.folder / IMAGES)
-        if state == self._checked:
+        if not self._checked:
+            self._verify_index()
+        new = set() if rows is None else set(self.shard_of[rows].tolist()) - self._checked.keys()
+        changed = {k for k, state in self._checked.items() if state != _state_of(self._paths[k])}
+        if not new and not changed:
             return
-        now = Store.open(self.folder)
+        states = {k: _state_of(self._paths[k]) for k in new | changed}
+        now = Store.open(self.folder) if changed else self
         if now.digest != self.digest:
             raise DataError(f"the packed store {self.folder} was replaced by another while it was "
                             "in use; restore it, or start again with the new one")  # fmt: skip
-        now.verify()
-        self._checked = state
+        now._verify_files(states)
+        self._checked |= states
 
     def verify(self) -> None:
         """Read every pixel and compare it with what was packed.
@@ -119,15 +137,40 @@ class Store:
         Raises:
             DataError: names the images that changed.
         """
-        changed = [name for name, image, expected in
-                   zip(self.ids, self.images, self._pixels_sha256, strict=True)
-                   if hashlib.sha256(image).hexdigest() != expected]  # fmt: skip
-        now = digest(self.px, self.crop, self.ids, self._pixels_sha256)
-        if changed or self.digest != now:
-            named = ", ".join(changed[:NAMED]) or INDEX
-            raise DataError(f"the packed store {self.folder} changed since it was packed "
-                            f"({len(changed)} images: {named}); delete the folder and pack "
-                            "again")  # fmt: skip
+        self._verify_index()
+        self._verify_files(range(len(self._files)))
+
+    def _verify_index(self) -> None:
+        if self.digest != digest(self.px, self.crop, self.ids, self._pixels_sha256):
+            self._refuse([])
+
+    def _verify_files(self, shards: Iterable[int]) -> None:
+        changed = []
+        for shard in shards:
+            rows = np.flatnonzero(self.shard_of == shard)
+            changed += [
+                self.ids[row]
+                for row, image in zip(rows, self._files[shard], strict=True)
+                if hashlib.sha256(image).hexdigest() != self._pixels_sha256[row]
+            ]
+        if changed:
+            self._refuse(changed)
+
+    def _refuse(self, changed: list[str]) -> NoReturn:
+        named = ", ".join(changed[:NAMED]) or INDEX
+        raise DataError(
+            f"the packed store {self.folder} changed since it was packed "
+            f"({len(changed)} images: {named}); delete the folder and pack again"
+        )
+
+
+def _named(settings: dict) -> list[tuple[str, int]]:
+    """Name and number of images of each file; a store of one file need not name it."""
+    files = settings.get("files", [[IMAGES, settings["count"]]])
+    outside = [name for name, _ in files if Path(name).name != name]
+    if outside:
+        raise ValueError(f"{SETTINGS} names a file outside the folder: {outside[0]}")
+    return [(name, int(count)) for name, count in files]
 
 
 def _state_of(path: Path) -> tuple[int, ...]:

@@ -45,17 +45,43 @@ def conformal_sets(
             f"calibration names the classes {', '.join(calibration.classes)}, the predictions "
             f"{', '.join(predictions.classes)}; both must come from one network"
         )
-    known = calibration.labels != UNKNOWN
-    if not known.any():
-        raise DataError("no calibration image has a label; give the validation part with its truth")
-    labels = calibration.labels[known]
-    strange = 1 - calibration.probabilities[known, :][np.arange(len(labels)), labels]
+    strange, labels = _strangeness(calibration)
     asked = 1 - predictions.probabilities
     if not per_class:
         return _sets(strange, asked, coverage)
     columns = [_sets(strange[labels == code], asked[:, [code]], coverage)
                for code in range(len(predictions.classes))]  # fmt: skip
     return np.concatenate(columns, axis=1)
+
+
+def conformal_quantile(calibration: Predictions, coverage: float) -> float:
+    """The largest 1 - p of a class that is in a set: the sets of `conformal_sets` as one number.
+
+    Args:
+        calibration: as `conformal_sets`.
+        coverage: the promised share of sets that hold the truth, in (0, 1).
+
+    Returns:
+        In [0, 1]; 1, so that every set holds every class, where the calibration images are too few.
+
+    Raises:
+        DataError: no calibration image has a label.
+
+    Source: Sadinle, Lei and Wasserman, "Least ambiguous set-valued classifiers with bounded error
+        levels", JASA 114 (2019).
+    """
+    strange = np.sort(_strangeness(calibration)[0])
+    place = math.ceil((len(strange) + 1) * coverage - TOLERANCE)
+    return float(strange[place - 1]) if place <= len(strange) else 1.0
+
+
+def _strangeness(calibration: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """1 - p(truth) of the calibration images that have one, and that truth."""
+    known = calibration.labels != UNKNOWN
+    if not known.any():
+        raise DataError("no calibration image has a label; give the validation part with its truth")
+    labels = calibration.labels[known]
+    return 1 - calibration.probabilities[known, :][np.arange(len(labels)), labels], labels
 
 
 def _sets(strange: np.ndarray, asked: np.ndarray, coverage: float) -> np.ndarray:

@@ -9,6 +9,7 @@ from dermdistill.errors import DataError
 from dermdistill.evaluate.metrics import classification_metrics
 from dermdistill.evaluate.predictions import UNKNOWN, Predictions
 
+ROUNDING = 1e-9  # of a share
 SHARES = tuple(step / 20 for step in range(21))  # of the images that a cascade sends on
 
 
@@ -44,6 +45,33 @@ def risk_coverage(predictions: Predictions) -> RiskCoverage:
     answered = np.arange(1, len(group) + 1)
     errors = np.cumsum(rate[np.sort(group)])
     return RiskCoverage(answered / len(group), errors / answered)
+
+
+def least_confidence(predictions: Predictions, accuracy: float) -> tuple[float, float]:
+    """The least confidence at which to answer, so that a share of the answers is right.
+
+    Of all confidences that keep the share on these images, the least; so it holds on others on
+    average alone, and worse where it was found on few.
+
+    Args:
+        predictions: labelled images that the network was not trained on.
+        accuracy: the share of right answers among the answered, in (0, 1).
+
+    Returns:
+        The confidence, and the share of these images that is answered at it; 1 and 0 where no
+        confidence keeps the share: then nothing is answered.
+
+    Raises:
+        DataError: no image has a label.
+    """
+    curve = risk_coverage(predictions)
+    known = predictions.labels != UNKNOWN
+    confidence = -np.sort(-predictions.probabilities[known].max(axis=1))
+    last = np.append(confidence[1:] != confidence[:-1], True)  # equally sure ones go together
+    kept = np.flatnonzero(last & (curve.risk <= 1 - accuracy + ROUNDING))
+    if not len(kept):
+        return 1.0, 0.0
+    return float(confidence[kept[-1]]), float(curve.coverage[kept[-1]])
 
 
 class CascadePoint(NamedTuple):

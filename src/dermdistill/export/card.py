@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dermdistill.bundle.decision import Decision
 from dermdistill.bundle.manifest import Model
 from dermdistill.export.subject import Subject
 from dermdistill.run import METRICS, RESEARCH_NOTICE, read_json
@@ -9,7 +10,8 @@ from dermdistill.run import METRICS, RESEARCH_NOTICE, read_json
 LIMITS = """\
 ## Limits
 
-- It knows the classes above and no others: every image gets one of them, a photograph of a cat too.
+- It knows the classes above and no others: every image gets one of them, a photograph of a cat too,
+  and noticing that it is one is not sure.
 - Its figures are from images of the same cameras and clinics as its training images; from others
   they will be lower.
 - Dark skin is rare in public dermoscopy; nothing is known about how it fares there.
@@ -27,6 +29,7 @@ def write_card(subject: Subject, models: dict[str, Model]) -> str:
         f"dermoscopy images of {subject.px} px, trained by `{origin['method']}`.", "",
         *_figures(metrics), "",
         *_formats(models), "",
+        *_answers(subject.decision), "",
         LIMITS,
         "## Origin", "",
         f"- Images: {origin['images']['train']:,} for training, {origin['images']['validation']:,} "
@@ -65,6 +68,28 @@ def _formats(models: dict[str, Model]) -> list[str]:
         rows.append(f"| {name} | {model.precision} | {words} |")
     return ["## Formats", "", "| format | precision | apart from torch in fp32 |", "|---|---|---|",
             *rows]  # fmt: skip
+
+
+def _answers(decision: Decision) -> list[str]:
+    """How outputs become answers, or that nothing was fitted."""
+    calibration, abstention = decision.calibration, decision.abstention
+    conformal, ood = decision.conformal, decision.ood
+    return [
+        "## Answers", "",
+        "- Probabilities are not calibrated." if calibration is None else
+        f"- Probabilities are calibrated: temperature {calibration.temperature:.3f}, fitted on "
+        f"{calibration.images:,} {calibration.fitted_on}.",
+        "- It never says that it is not sure." if abstention is None else
+        f"- Below {abstention.least_probability:.3f} it says \"not sure\", and answers "
+        f"{abstention.answered_ratio:.0%}: fitted on {abstention.fitted_on}.",
+        "- It gives no sets of classes." if conformal is None else
+        f"- Its sets of classes hold the truth with chance {conformal.coverage:g}: fitted on "
+        f"{conformal.fitted_on}.",
+        "- It does not notice images that are no lesions." if ood is None else
+        f"- It says that an image is unlike its training images where its score is above "
+        f"{ood.threshold:.4f}, as it is for {1 - ood.kept_ratio:.0%} of the lesions: fitted on "
+        f"{ood.fitted_on}. It notices most photographs and textures, and misses much else.",
+    ]  # fmt: skip
 
 
 def _share(value: float | None) -> str:

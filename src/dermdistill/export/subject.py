@@ -9,44 +9,18 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from dermdistill.bundle.manifest import Abstention, Calibration, Conformal
+from dermdistill.bundle.decision import Decision
 from dermdistill.bundle.runtimes import Answers
-from dermdistill.bundle.strict import decode
 from dermdistill.config import load_config
 from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.errors import DermdistillError, RunError
+from dermdistill.evaluate.ood.prototypes import load_prototypes
 from dermdistill.export.graph import DeployedGraph
 from dermdistill.models import load_network
 from dermdistill.run import CONFIG, PROVENANCE, read_json
 
-DECISION = "decision.json"  # of a run: how its outputs become answers, fitted after training
 PARITY_IMAGES = 64
 CALIBRATION_IMAGES_PER_CLASS = 32
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What was fitted to a run's outputs; all of it optional."""
-
-    calibration: Calibration | None = None
-    abstention: Abstention | None = None
-    conformal: Conformal | None = None
-
-    @classmethod
-    def of(cls, run: Path) -> "Decision":
-        """A run's decision.json, or nothing where there is none.
-
-        Raises:
-            RunError: the file has other fields than these.
-        """
-        path = run / DECISION
-        if not path.is_file():
-            return cls()
-        fields = {"calibration": None, "abstention": None, "conformal": None} | read_json(path)
-        try:
-            return decode(fields, cls, DECISION)
-        except ValueError as error:
-            raise RunError(f"{path} cannot be used: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +44,19 @@ class Subject:
         """Load a run.
 
         Raises:
-            RunError: it is not finished, or its weights do not fit its provenance.
+            RunError: it is not finished, its weights do not fit its provenance, or its network
+                reads metadata.
         """
         origin, decision = read_json(run / PROVENANCE), Decision.of(run)
+        if origin.get("metadata") is not None:
+            raise RunError(
+                f"the network of {run} reads age, sex and site beside the image, and what is "
+                "exported takes images alone. Teach a student that needs none: "
+                f"dermdistill distill --teacher.run {run}"
+            )
         temperature = decision.calibration.temperature if decision.calibration else 1.0
-        graph = DeployedGraph(load_network(run), origin["input_px"], temperature)
+        prototypes = load_prototypes(run) if decision.ood else None
+        graph = DeployedGraph(load_network(run), origin["input_px"], temperature, prototypes)
         return cls(run, origin, decision, graph.eval())
 
     @property
@@ -137,4 +119,5 @@ class Subject:
             for batch in np.array_split(pixels, max(1, len(pixels) // PARITY_IMAGES))
         ]
         columns = [np.concatenate(column) for column in zip(*outputs, strict=True)]
-        return Answers(*columns, *[None] * (len(Answers._fields) - len(columns)))
+        absent = dict.fromkeys(Answers._fields)
+        return Answers(**absent | dict(zip(self.graph.output_names, columns, strict=True)))

@@ -82,6 +82,7 @@ class AdaDFKD(Method):
         "the batch norms' gaps, one optimiser and the turned gradient are ours. Experimental"
     )
     sure = "reading"
+    norms = True
     max_px = MADE_PX
 
     kd_weight: float = 1.0

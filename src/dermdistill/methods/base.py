@@ -83,6 +83,7 @@ class Method(ABC):
         peers: how many networks like the student learn beside it; they are dropped after.
         views: views of every image in a training batch.
         stages: whether taps shall hold the networks' stages.
+        norms: whether the frozen teachers' taps shall hold what their batch norms see.
         max_px: side of the largest images that it can be asked for; None sets no limit.
         source: paper and equation.
         sure: how the definition is known: read in the "code" of its authors, from the equations of
@@ -93,6 +94,7 @@ class Method(ABC):
     peers: ClassVar[int] = 0
     views: ClassVar[Views] = Views()
     stages: ClassVar[bool] = False
+    norms: ClassVar[bool] = False
     max_px: ClassVar[int | None] = None
     source: ClassVar[str]
     sure: ClassVar[Literal["code", "paper", "reading"]] = "code"

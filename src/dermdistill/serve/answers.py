@@ -17,6 +17,8 @@ class Prediction(BaseModel):
     probabilities: dict[str, float] = Field(description="calibrated, one a class, sum 1")
     first: str = Field(description="the most probable class")
     not_sure: bool = Field(description="its probability is below the bundle's threshold")
+    unlike: bool = Field(description="the image is unlike the training images, by the bundle's "
+                                     "threshold: the rest means little")  # fmt: skip
     set: list[str] | None = Field(description="classes that hold the truth with `coverage`")
     coverage: float | None
     map: list[list[float]] | None = Field(description="class map of `first`, if asked for")
@@ -53,7 +55,7 @@ def prediction(answers: Answers, manifest: Manifest, with_map: bool) -> dict[str
     """One image's answers as a `Prediction`."""
     classes, probabilities = manifest.classes, [float(p) for p in answers.probabilities]
     best = int(np.argmax(probabilities))
-    abstention, conformal = manifest.abstention, manifest.conformal
+    abstention, conformal, ood = manifest.abstention, manifest.conformal, manifest.ood
     chosen = None
     if conformal:
         chosen = [name for name, p in zip(classes, probabilities, strict=True)
@@ -64,6 +66,7 @@ def prediction(answers: Answers, manifest: Manifest, with_map: bool) -> dict[str
                           for name, p in zip(classes, probabilities, strict=True)},
         "first": classes[best],
         "not_sure": bool(abstention and probabilities[best] < abstention.least_probability),
+        "unlike": bool(ood and answers.ood_score[0] > ood.threshold),
         "set": chosen,
         "coverage": conformal.coverage if conformal else None,
         "map": None if cam is None else np.round(cam[best], DIGITS).tolist(),

@@ -62,11 +62,20 @@ class Service:
         telemetry.waiting.set_function(lambda: self.gate.inside)
 
     async def answer(self, body: bytes, with_map: bool) -> dict[str, Any]:
-        """One image file's bytes -> a `Prediction`."""
-        loop = asyncio.get_running_loop()
-        pixels = await loop.run_in_executor(
-            self.decoders, read_image, self.bundle, body, self.limits
-        )
+        """One image file's bytes -> a `Prediction`.
+
+        Raises:
+            RefusedError: as `read_image`; 422 decoding takes too long. No thread can be stopped:
+                it ends by itself, as bytes, pixels and scans are bounded, but nobody waits for it.
+        """
+        loop, seconds = asyncio.get_running_loop(), self.limits.decode_seconds
+        decoding = loop.run_in_executor(self.decoders, read_image, self.bundle, body, self.limits)
+        try:
+            pixels = await asyncio.wait_for(decoding, seconds)
+        except TimeoutError:
+            raise RefusedError(
+                422, "slow_image", f"decoding the image took more than {seconds:g} seconds"
+            ) from None
         found = await self.batcher.ask(pixels)
         return prediction(found, self.bundle.manifest, with_map)
 
@@ -126,6 +135,7 @@ class Service:
             "calibration": manifest.calibration and asdict(manifest.calibration),
             "abstention": manifest.abstention and asdict(manifest.abstention),
             "conformal": manifest.conformal and asdict(manifest.conformal),
+            "ood": manifest.ood and asdict(manifest.ood),
             "notice": manifest.notice,
         }  # fmt: skip
 

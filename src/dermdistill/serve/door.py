@@ -16,6 +16,7 @@ from dermdistill.data.decode import FORMATS, BrokenImageError
 from dermdistill.serve.limits import Limits, RefusedError
 
 LONGEST_ID = 200
+JPEG, SCAN = b"\xff\xd8", b"\xff\xda"  # how a file begins, and each of its scans
 
 
 async def read_body(request: Request, most: int, seconds: float) -> bytes:
@@ -50,8 +51,10 @@ def read_image(bundle: Bundle, body: bytes, limits: Limits) -> UInt8[np.ndarray,
     """An image file as the pixels that the model takes.
 
     Raises:
-        RefusedError: 413 too many pixels; 422 it cannot be decoded.
+        RefusedError: 413 too many pixels; 422 it cannot be decoded, or would take forever.
     """
+    if body.startswith(JPEG) and body.count(SCAN) > limits.scans:  # inside of a scan it cannot be
+        raise RefusedError(422, "too_many_scans", f"the JPEG has more than {limits.scans} scans")
     try:
         with Image.open(BytesIO(body), formats=FORMATS) as image:
             pixels = image.width * image.height

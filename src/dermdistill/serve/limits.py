@@ -14,10 +14,13 @@ class Limits:
         batch_bytes: of a request with many images, which are base64 there.
         batch_images: in such a request.
         pixels: of one image.
+        scans: passes over the pixels that a JPEG may ask for; cameras write 1, progressive ones
+            about 10, and each costs what decoding the whole image costs.
         waiting: images that are being read, decoded or answered; more are refused with 429.
         batches: requests with many images at a time.
         together: images that the model is asked about at once.
         body_seconds: for a whole body to arrive.
+        decode_seconds: for an image to be decoded, its wait for a thread included.
         header_seconds: for a connection to say what it wants.
         idle_seconds: for which a connection may stay open without a request.
         shutdown_seconds: for running requests to end after a signal.
@@ -27,10 +30,12 @@ class Limits:
     batch_bytes: int = 96_000_000
     batch_images: int = 256
     pixels: int = 40_000_000
+    scans: int = 100
     waiting: int = 32
     batches: int = 2
     together: int = 16
     body_seconds: float = 15.0
+    decode_seconds: float = 10.0
     header_seconds: float = 10.0
     idle_seconds: int = 15
     shutdown_seconds: int = 10

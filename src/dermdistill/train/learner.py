@@ -79,20 +79,26 @@ class Learner(nn.Module):
         """
         batch = self.method.show(batch, self.adapters, done_ratio)
         images, stages = batch.for_student(), self.method.stages
-        own = self.student if self.method.teacher == "self" else self.average
+        own = (
+            self.student if self.method.teacher == "self" else self.average and self.average.module
+        )
         if own is None:
             teachers = teach(batch)
         else:
             with torch.no_grad():
-                teachers = (own(batch.for_teacher(), stages),)
+                teachers = (own.given(batch.metadata)(batch.for_teacher(), stages),)
+
+        def taps(network: Backbone) -> Taps:
+            return network.given(batch.metadata)(images, stages)
+
         lesson = Lesson(
             batch=batch,
-            student=None if self.student is None else self.student(images, stages),
+            student=None if self.student is None else taps(self.student),
             teachers=teachers,
             adapters=self.adapters,
             pretext=self._unregistered[0],
             class_weights=self.class_weights,
-            peers=tuple(peer(images, stages) for peer in self.peers),
+            peers=tuple(map(taps, self.peers)),
             memory=self.memory,
             done_ratio=done_ratio,
         )

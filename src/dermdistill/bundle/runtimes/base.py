@@ -16,11 +16,13 @@ class Answers(NamedTuple):
         probabilities: calibrated, in [0, 1], rows sum to 1.
         logits: before temperature and softmax.
         cam: class maps whose mean is the logit; None where the network has no exact ones.
+        ood_score: how unlike the training images, 0 to 2; None where nothing was fitted.
     """
 
     probabilities: Float[np.ndarray, "images classes"]
     logits: Float[np.ndarray, "images classes"]
     cam: Float[np.ndarray, "images classes rows cols"] | None
+    ood_score: Float[np.ndarray, "images one"] | None
 
 
 class Runtime(ABC):

@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from dermdistill.data.dataset import Part
 from dermdistill.data.masks import read_masks
 from dermdistill.errors import ConfigError
+from dermdistill.evaluate.ood.prototypes import KEPT
 from dermdistill.evaluate.ood.scores import SCORES, Fitted, fit_scores
 from dermdistill.evaluate.ood.strangers import noise_images, read_kinds, skin_patches
 from dermdistill.evaluate.opened import OpenedRun, open_run
@@ -23,8 +24,7 @@ from dermdistill.evaluate.predict import predict_taps
 from dermdistill.run import RESEARCH_NOTICE, atomic_write, write_csv, write_json
 
 FOLDER, SUMMARY, FITTED, VALUES = "ood", "ood.json", "fitted.safetensors", "scores.csv"
-DEFAULT = "knn"  # the best on strangers of every kind: docs/log.md, 2026-11-25
-KEPT = 0.95  # share of validation images that pass the threshold
+DEFAULT = "prototypes"  # the best on strangers of every kind: docs/log.md, 2026-11-25
 LESIONS = "lesions"
 
 
