@@ -50,6 +50,8 @@ def test_answers_are_torchs(bundle, name):
     assert np.allclose(found.probabilities.sum(1), 1, atol=1e-5)
     assert found.cam.shape == wanted.cam.shape
     assert np.allclose(found.cam.mean((2, 3)), found.logits, atol=1e-4), "a map's mean is its logit"
+    assert found.ood_score.shape == (5, 1)
+    assert np.abs(found.ood_score - wanted.ood_score).max() < tolerance
     alone = runtime.predict(images[2:3])
     assert np.allclose(alone.probabilities, found.probabilities[2:3], atol=1e-6)
 
