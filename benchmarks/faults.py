@@ -1,12 +1,13 @@
 """What 200 injected faults leave behind: nothing lost, nothing half-written, and a way out told.
 
-    python benchmarks/faults.py [--faults 200] [--seed 0]
+    python benchmarks/faults.py [--faults 200] [--seed 0] [--record FILE]
 
 A training of seconds on synthetic images runs in a process of its own (forked, so that torch is
 imported once), meets one fault at a drawn moment, and is then recovered as its message says. Bars,
 for every fault: the exit code and the message name what happened and what to do, without a trace
 of the program's inside; every file is whole or absent; no more steps are lost than lie between
-two checkpoints; and the recovered run ends in the bits of one that nothing disturbed.
+two checkpoints; and the recovered run ends in the bits of one that nothing disturbed. With
+--record, what is done stands in a file, and the same command goes on behind it.
 """
 
 import argparse
@@ -69,10 +70,30 @@ def inject(trial: Trial, kind: Callable[[Trial], None], expected: dict[str, str]
     trial.expect(not other, f"other bits: {', '.join(other)}")
 
 
+def outcome_of(root: Path, number: int, seed: int, expected: dict[str, str]) -> dict:
+    """One fault, in a folder that is gone afterwards: its kind, and what was wrong."""
+    folder = root / f"fault-{number}"
+    folder.mkdir()
+    kind = KINDS[number % len(KINDS)]
+    trial = Trial(folder, root / "images", root / "store", random.Random(f"{seed} {number}"))
+    inject(trial, kind, expected)
+    shutil.rmtree(folder)
+    return {"seed": seed, "fault": number, "kind": kind.__name__, "problems": trial.problems}
+
+
+def recorded(record: Path | None, seed: int) -> dict[int, dict]:
+    """The outcomes that stand in a record, by the fault's number."""
+    if record is None or not record.exists():
+        return {}
+    outcomes = map(json.loads, record.read_text().splitlines())
+    return {outcome["fault"]: outcome for outcome in outcomes if outcome["seed"] == seed}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faults", type=int, default=200, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--record", type=Path, help="file of what is done, a line a fault")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
@@ -81,7 +102,7 @@ def main() -> int:
     from dermdistill.data.phantom import synthesise
 
     torch.set_num_threads(1)
-    good, count = 0, Counter()
+    done, good, count = recorded(arguments.record, arguments.seed), 0, Counter()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         synthesise(root / "images", IMAGES, 48, seed=7, workers=1)
@@ -93,16 +114,13 @@ def main() -> int:
             return 1
         expected = results(whole.run)
         for number in range(arguments.faults):
-            kind = KINDS[number % len(KINDS)]
-            folder = root / f"fault-{number}"
-            folder.mkdir()
-            rng = random.Random(f"{arguments.seed} {number}")
-            trial = Trial(folder, root / "images", root / "store", rng)
-            inject(trial, kind, expected)
-            good, count = good + (not trial.problems), count + Counter([kind.__name__])
-            print(f"{number + 1:>3} {kind.__name__:<20} " + ("; ".join(trial.problems) or "good"),
-                  flush=True)  # fmt: skip
-            shutil.rmtree(folder)
+            outcome = done.get(number) or outcome_of(root, number, arguments.seed, expected)
+            if arguments.record and number not in done:
+                with open(arguments.record, "a") as file:
+                    file.write(json.dumps(outcome) + "\n")
+            good, count = good + (not outcome["problems"]), count + Counter([outcome["kind"]])
+            print(f"{number + 1:>3} {outcome['kind']:<20} "
+                  + ("; ".join(outcome["problems"]) or "good"), flush=True)  # fmt: skip
     listed = ", ".join(f"{kind.replace('_', ' ')} {n}" for kind, n in count.items())
     met = good == arguments.faults
     print(f"{'met' if met else 'SHORT'}: {good} of {arguments.faults} faults lost nothing, left no "

@@ -10,6 +10,7 @@ and docs/methods.md read; methods that are not named keep their figures.
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from dermdistill.models import Backbone, build_backbone, freeze
 from dermdistill.run import write_json
 from dermdistill.train import Learner
 from dermdistill.train.schedule import build_optimiser
+from dermdistill.train.teachers import ask
 from dermdistill.types import Batch, total_loss
 
 RESULT = Path(__file__).parents[1] / "src" / "dermdistill" / "methods" / "measured.json"
@@ -66,13 +68,12 @@ def step_s(built: Learner, teachers: list[Backbone], method: Method) -> float:
     """
     optimiser = build_optimiser(built.parameters(), FitConfig())
     shown, dearest = batch(method), 0.0
+    teach = partial(ask, teachers, stages=method.stages)
     for done_ratio in (0.0, 1.0):
         times = []
         for step in range(STEPS):
             started = time.process_time()
-            with torch.no_grad():
-                taught = tuple(t(shown.for_teacher(), method.stages) for t in teachers)
-            loss = total_loss(built(shown, taught, done_ratio))
+            loss = total_loss(built(shown, teach, done_ratio))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()

@@ -62,7 +62,7 @@ def step(room: Classroom, learner, backward, number: int, common: int | None) ->
     parameters, losses = room.trained(), []
     for moment in MOMENTS:
         torch.manual_seed(SEED)  # nothing but terms draws here
-        loss = total_loss(learner(room.batch, room.taught(), moment, common))
+        loss = total_loss(learner(room.batch, room.teach, moment, common))
         backward(loss)
         losses.append(loss.detach())
     with torch.no_grad():

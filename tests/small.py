@@ -27,11 +27,12 @@ from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.data.phantom import synthesise
 from dermdistill.evaluate.predictions import Predictions
 from dermdistill.methods import build_method
-from dermdistill.models import build_backbone, freeze
+from dermdistill.models import MetadataEncoder, build_backbone, freeze
 from dermdistill.run import HISTORY
 from dermdistill.runtime import seed_step, start_fabric
 from dermdistill.train import Learner, Trainer
 from dermdistill.train.schedule import class_weights
+from dermdistill.train.teachers import ask
 
 PX, IMAGES, BATCH = 32, 128, 16
 TEACHER, STUDENT = "test_resnet", "test_efficientnet"
@@ -108,6 +109,7 @@ def trainer(
     init: int = 3,
     before_step: Callable[[], None] = lambda: None,
     teacher: nn.Module | None = None,
+    metadata: str = "none",
 ) -> Trainer:
     """A trainer of the student as the stages build it.
 
@@ -119,6 +121,7 @@ def trainer(
         init: seed of the weights that it starts from.
         before_step: called whenever the teacher is asked, in the middle of every step.
         teacher: who teaches, if the method asks for somebody.
+        metadata: how the student reads age, sex and site.
     """
     data, built, classes = dataset(), build_method(method, options), len(dataset().classes)
     teachers = [] if teacher is None else [teacher]
@@ -128,7 +131,11 @@ def trainer(
     pretext = freeze(nn.ModuleDict(first.adapters(None, *widths))) if first else None
     seed_step(init, "init")
     student, *peers = (
-        build_backbone(NetworkConfig(STUDENT, weights="none"), classes)
+        build_backbone(
+            NetworkConfig(STUDENT, weights="none", metadata=metadata),
+            classes,
+            MetadataEncoder.of(data.train.metadata),
+        )
         for _ in range(1 + built.peers)
     )
     learner = Learner(
@@ -138,7 +145,7 @@ def trainer(
 
     def teach(batch):
         before_step()
-        return tuple(teacher(batch.for_teacher(), built.stages) for teacher in teachers)
+        return ask(teachers, batch, built.stages)
 
     return Trainer(
         learner, teach, data, settings, ViewsConfig(), 3, start_fabric("fp32", "cpu"), folder,

@@ -6,15 +6,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
 
 import small
-from dermdistill.compare import Result, _write, compare, failures, table
+from dermdistill.compare import (
+    STARTS,
+    WAIT_VARIABLE,
+    Result,
+    _started,
+    _write,
+    compare,
+    failures,
+    table,
+)
 from dermdistill.config import to_dict
 from dermdistill.distill import teach
-from dermdistill.errors import ConfigError
+from dermdistill.errors import ConfigError, RunError
 from dermdistill.run import METRICS, PROVENANCE, read_json, write_json
 
 
@@ -95,6 +105,28 @@ def test_without_ray_the_message_names_both_ways_out(tmp_path):
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "| supervised | 1 | 1 | 0 |" in done.stdout
+
+
+@pytest.mark.parametrize(("address", "starts"), [("local", STARTS), ("10.0.0.1:6379", 1)])
+def test_a_start_that_ray_gives_up_is_tried_again_here_alone(monkeypatch, address, starts):
+    """Ray itself cannot be made to fail in time, so a module stands in its place."""
+    asked = []
+
+    def init(**settings):
+        asked.append(settings)
+        raise Exception("The current node timed out during startup")
+
+    stand_in = ModuleType("ray")
+    stand_in.init, stand_in.shutdown = init, lambda: None
+    monkeypatch.setitem(sys.modules, "ray", stand_in)
+    monkeypatch.setenv(WAIT_VARIABLE, "7")
+    with pytest.raises(RunError, match=r"tried \d times: The current node timed out.*--ray none"):
+        _started(address)
+    assert len(asked) == starts
+    assert ("address" in asked[0]) == (address != "local")
+    assert os.environ[WAIT_VARIABLE] == "7", "the user's own limit holds"
+    stand_in.init = lambda **settings: asked.append(settings)
+    assert _started(address) is stand_in
 
 
 def training_workers(ray_workers: str) -> list:

@@ -301,8 +301,14 @@ def test_the_same_run_gives_the_same_page(tmp_path):
 def test_many_runs_and_a_run_given_twice(pair, tmp_path):
     runs = [write_run(tmp_path / f"run-{number}", epochs=0) for number in range(6)]
     made = page_of([*pair, pair[0], *runs], tmp_path)
-    assert len([tag for tag, attrs in made.tags if attrs.get("class") == "run"]) == 8
-    assert "student-ssd_kd, teacher-resnet50 and 6 more" in made.text
+    sections = [tag for tag, attrs in made.tags if attrs.get("class") == "run"]
+    assert sections == ["details", "section"] * 8
+    assert {attrs["id"] for _, attrs in made.tags if "id" in attrs} > {"runs", "run-8"}
+    assert "Over 7 seeds ssd_kd reaches a mean balanced accuracy of" in made.text
+
+
+def test_a_few_runs_stand_open(page):
+    assert "details" not in {tag for tag, attrs in page.tags if attrs.get("class") == "run"}
 
 
 def test_neither_report_nor_metrics_import_torch():

@@ -9,7 +9,9 @@ from dermdistill.evaluate.intervals import Difference, Interval
 from dermdistill.evaluate.versus import against_first
 from dermdistill.report import write_report
 from dermdistill.report.content import tables
+from dermdistill.report.families import families
 from dermdistill.report.judged import judge
+from dermdistill.report.names import named
 from dermdistill.report.runs import read_run
 from dermdistill.report.tables import Cell, Table
 from dermdistill.report.verdicts import difference_words
@@ -40,7 +42,7 @@ def test_the_summary_gives_intervals_and_names_the_worst_groups(page, runs):
     assert f"% interval {low:.1f} to {high:.1f})" in page[0].text
     assert "The groups with the lowest area under the curve for malignant are" in page[0].text
     assert "sure than it should be" in page[0].text
-    assert "paired by lesion and corrected for 2 comparisons" in page[0].text
+    assert "paired by lesion and corrected for 1 comparison:" in page[0].text
     assert "No two test images are known to show one lesion" not in page[0].text
 
 
@@ -66,7 +68,11 @@ def test_every_table_stands_beside_the_page_in_three_forms(page):
     assert {path.name for path in folder.iterdir()} == forms - {"all-figures.md", "all-figures.tex"}
     with open(folder / "overall.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["Run"] for row in rows] == ["student-ssd_kd", "student-again", "teacher-resnet50"]
+    assert [row["Run"] for row in rows] == [
+        "ssd_kd, seed 2021",
+        "ssd_kd, seed 7",
+        "teacher resnet50",
+    ]
     value, _, ends = rows[0]["Balanced accuracy, %"].partition(" ")
     assert value in text.words
     assert ends[1:-1] in text.text
@@ -88,13 +94,14 @@ def test_tables_survive_the_signs_of_their_form():
 
 
 def test_seeds_of_one_method_are_averaged_on_the_same_draws(runs):
-    judged = judge([read_run(run) for run in runs])
-    made = tables(judged, judged, against_first([one.made for one in judged]))
+    judged = judge(named([read_run(run) for run in runs]))
+    found = families(judged)
+    made = tables(judged, judged, against_first([one.made for one in judged]), found)
     rows = {row[0]: row for row in made["methods"].rows}
-    assert rows["ssd_kd, mobilenetv2_100"][1] == "2"
+    assert rows["ssd_kd"][1] == "2"
     mean = sum(judged[i].made.made.point["balanced_accuracy",] for i in (0, 2)) / 2
-    assert rows["ssd_kd, mobilenetv2_100"][2].text == f"{100 * mean:.1f}"
-    assert "SD" in rows["ssd_kd, mobilenetv2_100"][2].ends
+    assert rows["ssd_kd"][2].text == f"{100 * mean:.1f}"
+    assert "SD" in rows["ssd_kd"][2].ends
 
 
 def test_other_settings_are_no_other_seed(runs):
@@ -102,9 +109,11 @@ def test_other_settings_are_no_other_seed(runs):
     records = [read_run(run) for run in runs]
     for record, epochs in zip(records, (1, 1, 2), strict=True):
         record.provenance["key"] = {"seed": id(record), "fit": {"epochs": epochs}}
-    judged = judge([records[0], records[2]])
-    assert judged[0].family[0] == judged[1].family[0]
-    assert "methods" not in tables(judged, judged, against_first([one.made for one in judged]))
+    judged = judge(named([records[0], records[2]]))
+    assert [one.tag.partition(" (")[0] for one in judged] == ["ssd_kd, mobilenetv2_100"] * 2
+    assert judged[0].tag != judged[1].tag
+    versus, found = against_first([one.made for one in judged]), families(judged)
+    assert "methods" not in tables(judged, judged, versus, found)
 
 
 def test_a_run_against_itself_is_no_different(runs):

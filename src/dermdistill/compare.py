@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from dermdistill.config import Config, to_dict
@@ -22,6 +23,9 @@ from dermdistill.run import METRICS, atomic_write, digest_of, read_json, write_t
 
 RETRIES = 3  # of a run whose worker died; it continues from its last checkpoint
 SHOWN_DIGITS = 10  # of a digest in a file's name
+# Ray gives up when a part of it does not answer in 30 s, as happens on a busy machine. Of these
+# limits only this one can be set, in seconds; hence the further starts.
+STARTS, WAIT_VARIABLE, WAIT_S = 4, "RAY_gcs_server_port_wait_time_s", 300
 HERE, LOCAL = "none", "local"  # instead of a cluster's address
 FIGURES = ("balanced_accuracy", "accuracy", "macro_auc")
 
@@ -230,22 +234,7 @@ def _on_ray(
     config: Config, cells: list[Cell], address: str, cpus: int, gpus: float
 ) -> Iterator[tuple[Cell, Result]]:
     """All cells as Ray tasks; a cell waits for its teacher, and for nothing else."""
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError(
-            "Ray is not installed: pip install 'dermdistill[ray]', or give --ray none to run one "
-            "after another in this process"
-        ) from error
-    where = {"include_dashboard": False} if address == LOCAL else {"address": address}
-    try:
-        ray.init(**where, log_to_driver=False, logging_level="warning")
-    except Exception as error:  # Ray has no error of its own for a start that failed
-        said = " ".join(str(error).split())[:300]
-        raise RunError(
-            f"Ray did not start, or is not at the address ({address}): {said}. "
-            "Try again on a quieter machine, check the address, or give --ray none"
-        ) from error
+    ray = _started(address)
     try:
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": RETRIES,
                    "retry_exceptions": [TerminatedError]}  # fmt: skip
@@ -269,6 +258,36 @@ def _on_ray(
                 yield cell, Result(**asdict(cell), failure=lost)
     finally:
         ray.shutdown()
+
+
+def _started(address: str) -> ModuleType:
+    """Ray, running here or connected to a cluster."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            "Ray is not installed: pip install 'dermdistill[ray]', or give --ray none to run one "
+            "after another in this process"
+        ) from error
+    where, starts = {"address": address}, 1
+    if address == LOCAL:
+        os.environ.setdefault(WAIT_VARIABLE, str(WAIT_S))
+        where, starts = {"include_dashboard": False}, STARTS
+    for left in reversed(range(starts)):
+        try:
+            ray.init(**where, log_to_driver=False, logging_level="warning")
+            break
+        except Exception as error:  # Ray has no error of its own for a start that failed
+            ray.shutdown()
+            said = " ".join(str(error).split())[:300]
+            if not left:
+                raise RunError(
+                    f"Ray did not start, or is not at the address ({address}), tried {starts} "
+                    f"times: {said}. Try again on a quieter machine, check the address, or give "
+                    "--ray none"
+                ) from error
+            print(f"Ray did not start ({said}); trying again", file=sys.stderr, flush=True)
+    return ray
 
 
 def _write(path: Path, results: list[Result]) -> None:

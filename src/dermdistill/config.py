@@ -106,6 +106,9 @@ class NetworkConfig:
         options: further arguments of `timm.create_model`.
         mean: colour mean the weights were trained with, if not timm's entry for the network.
         std: colour deviation the weights were trained with, likewise.
+        metadata: how it reads age, sex and site beside the image: "none" does not, "concat" puts
+            them beside the embedding, "metablock" lets them gate every channel of the last map. A
+            teacher may read them while its student sees the image alone.
     """
 
     name: str = "mobilenetv2_100"
@@ -113,6 +116,7 @@ class NetworkConfig:
     options: dict[str, Any] = field(default_factory=dict)
     mean: list[float] | None = None
     std: list[float] | None = None
+    metadata: Literal["none", "concat", "metablock"] = "none"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
@@ -22,6 +23,30 @@ class Views(NamedTuple):
     apart: bool = False
 
 
+class Metadata(NamedTuple):
+    """What is known of the patients in some images, as it comes: what is missing stays missing.
+
+    Attributes:
+        age: years, NaN where not known, `[images]`.
+        sex: a lower-case name, None where not known, `[images]`.
+        site: likewise, where on the body the lesion is.
+    """
+
+    age: Float[np.ndarray, " images"]
+    sex: Shaped[np.ndarray, " images"]
+    site: Shaped[np.ndarray, " images"]
+
+    @classmethod
+    def missing(cls, images: int) -> "Metadata":
+        """Of images about which nothing is known."""
+        nobody = np.full(images, None, object)
+        return cls(np.full(images, np.nan), nobody, nobody)
+
+    def of(self, rows: Int64[np.ndarray, " chosen"]) -> "Metadata":
+        """Of some of the images, in the order of `rows`."""
+        return Metadata(*(column[rows] for column in self))
+
+
 class Batch(NamedTuple):
     """Images with their views as an axis; view 0 is upright.
 
@@ -31,6 +56,7 @@ class Batch(NamedTuple):
         ids: the images' ids, in the same order.
         rows: their positions in the part that they come from, for what a method remembers.
         apart: the student sees view 0 alone and whoever teaches view 1; else all see all.
+        metadata: what is known of each image's patient, for networks that read it.
     """
 
     images: Float[Tensor, "batch views 3 rows cols"]
@@ -38,6 +64,7 @@ class Batch(NamedTuple):
     ids: list[str]
     rows: Int64[Tensor, " batch"]
     apart: bool = False
+    metadata: Metadata | None = None
 
     @property
     def views(self) -> int:
@@ -64,13 +91,15 @@ class Taps(NamedTuple):
 
     The map is the last spatial feature map, the embedding what the classifier reads (for most
     networks the map's mean; MobileNetV3 and V4 widen it first), the logits its answer. The stages
-    are the network's own feature maps from shallow to deep, where a method asks for them.
+    are the network's own feature maps from shallow to deep, where a method asks for them. The norms
+    say of every batch norm how far its input is from what it remembers, where images are made.
     """
 
     map: Float[Tensor, "samples channels rows cols"]
     embedding: Float[Tensor, "samples width"]
     logits: Float[Tensor, "samples classes"]
     stages: tuple[Tensor, ...] = ()
+    norms: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)

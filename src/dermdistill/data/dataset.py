@@ -17,6 +17,7 @@ from dermdistill.data.splits import Split, make_split
 from dermdistill.data.store import Store
 from dermdistill.data.table import Table, listed
 from dermdistill.errors import ConfigError, DataError
+from dermdistill.types import Metadata
 
 
 class Pixels(NamedTuple):
@@ -34,12 +35,14 @@ class Part:
         ids: the images' ids.
         rows: their rows in the store, int64.
         labels: class indices, int64.
+        metadata: what is known of their patients; None is nothing.
     """
 
     store: Store | Pixels
     ids: list[str]
     rows: np.ndarray
     labels: np.ndarray
+    metadata: Metadata | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -48,6 +51,10 @@ class Part:
         """Copy the chosen images (positions in this part) out of the store."""
         return torch.from_numpy(self.store.images[self.rows[chosen]])
 
+    def about(self, chosen: np.ndarray) -> Metadata:
+        """What is known of the patients of the chosen images (positions in this part)."""
+        return Metadata.missing(len(chosen)) if self.metadata is None else self.metadata.of(chosen)
+
     def some(self, images: int, seed: int) -> "Part":
         """At most so many of its images, drawn at random, in their own order; 0 is all."""
         if not 0 < images < len(self):
@@ -55,7 +62,7 @@ class Part:
         rng = np.random.default_rng(seed)
         kept = np.sort(rng.choice(len(self), images, replace=False))
         ids = [self.ids[row] for row in kept]
-        return Part(self.store, ids, self.rows[kept], self.labels[kept])
+        return Part(self.store, ids, self.rows[kept], self.labels[kept], self.about(kept))
 
     @classmethod
     def of_pixels(cls, pixels: UInt8[Tensor, "images rows cols 3"], name: str) -> "Part":
@@ -66,7 +73,8 @@ class Part:
 
     def showing(self, pixels: UInt8[Tensor, "images rows cols 3"]) -> "Part":
         """The same images with other pixels."""
-        return Part(Pixels(pixels.numpy()), self.ids, np.arange(len(self)), self.labels)
+        rows = np.arange(len(self))
+        return Part(Pixels(pixels.numpy()), self.ids, rows, self.labels, self.metadata)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +94,11 @@ class Dataset:
     def identity(self) -> dict[str, str]:
         """The digests that say which images, and which of them are held out."""
         return {"store": self.store.digest, "split": self.split.digest}
+
+
+def part_of(table: Table, store: Store, ids: list[str]) -> Part:
+    """Images of a table, by id."""
+    return Part(store, ids, store.rows(ids), table.label_codes(ids), table.metadata(ids))
 
 
 def open_dataset(config: DataConfig, output: Path, progress: bool = True) -> Dataset:
@@ -137,7 +150,7 @@ def _joined(table: Table, store: Store, split: Split, config: DataConfig) -> Dat
         ids = [i for i in split.ids(name, config.validation_fold) if i not in broken]
         if not ids:
             raise DataError(f"the {name} part has no image; choose other fractions or folds")
-        return Part(store, ids, store.rows(ids), table.label_codes(ids))
+        return part_of(table, store, ids)
 
     train = part("train")
     absent = sorted(set(range(len(table.classes))) - set(train.labels.tolist()))

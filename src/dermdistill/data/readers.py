@@ -20,6 +20,7 @@ HAM_ORDER = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")  # that of ISIC 2
 UNKNOWN_CLASS = "UNK"
 SCORING_COLUMNS = ("score_weight", "validation_weight")  # in the official test's truth, no classes
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+SOURCE_COLUMNS = ("source", "dataset", "camera")  # whose images they are; the first there is
 LAYOUTS = ("auto", "isic2019", "ham10000", "folders")
 
 
@@ -194,7 +195,7 @@ def _joined(
             stacklevel=5,
         )
     names = {"age": "age", "lesion": "lesion_id", "patient": "patient_id", "sex": "sex",
-             "site": "anatom_site_general"}  # fmt: skip
+             "site": "anatom_site_general", "source": _source_column(metadata)}  # fmt: skip
     return frame.assign(**{new: known(metadata, old) for new, old in names.items()})
 
 
@@ -212,7 +213,8 @@ def _read_ham(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     classes = [name for name in HAM_ORDER if name in present] + sorted(present - {*HAM_ORDER})
     frame = pd.DataFrame({"id": ham["image_id"], "label": labels})
     frame["age"] = numbers(ham, "age", "image_id", path)
-    names = {"lesion": "lesion_id", "sex": "sex", "site": "localization"}
+    names = {"lesion": "lesion_id", "sex": "sex", "site": "localization",
+             "source": _source_column(ham)}  # fmt: skip
     frame = frame.assign(**{new: known(ham, old) for new, old in names.items()})
     root = path.parent
     parts = [part for part in _folders(root) if part.name.lower().startswith(HAM_PARTS)]
@@ -258,6 +260,11 @@ READERS: dict[str, Callable[[Path], tuple[pd.DataFrame, list[str]]]] = {
 
 
 # ---------------------------------------------------------------- shared
+
+
+def _source_column(frame: pd.DataFrame) -> str:
+    """The column that says which clinic, archive or camera an image is from."""
+    return next((name for name in SOURCE_COLUMNS if name in frame), SOURCE_COLUMNS[0])
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from dermdistill.errors import DataError
+from dermdistill.types import Metadata
 
 REQUIRED = ("id", "path", "label")
-COLUMNS = ("id", "path", "label", "lesion", "patient", "age", "sex", "site")
+COLUMNS = ("id", "path", "label", "lesion", "patient", "age", "sex", "site", "source")
 # One storage on every machine; its missing value is <NA>, whatever else is installed.
 TEXT = pd.StringDtype("python")
 FIELD, RECORD = "\x1f", "\x1e"  # ASCII's own separators: no name of an image or lesion holds them
@@ -38,9 +39,9 @@ class Table:
 
     Args:
         frame: columns `id` (unique), `path` (absolute) and `label` (a class, or missing where it
-            is unknown); optional `lesion`, `patient`, `age` in years, `sex`, `site`. Afterwards
-            it has exactly COLUMNS; an image without a known lesion is a lesion of its own, under
-            its id.
+            is unknown); optional `lesion`, `patient`, `age` in years, `sex`, `site`, `source`
+            (clinic or camera). Afterwards it has exactly COLUMNS; an image without a known lesion
+            is a lesion of its own, under its id.
         classes: the names of the classes; their order is that of every model's outputs.
 
     Raises:
@@ -87,6 +88,12 @@ class Table:
         return digest_rows("table", *(rows[name].tolist() for name in rows))
 
     @cached_property
+    def metadata_digest(self) -> str:
+        """SHA-256 over every image's age, sex and site, in hexadecimal; order does not matter."""
+        rows = self.frame[["id", "age", "sex", "site"]].iloc[self.order].astype(TEXT).fillna("")
+        return digest_rows("metadata", *(rows[name].tolist() for name in rows))
+
+    @cached_property
     def order(self) -> np.ndarray:
         """Row numbers that sort the table by id, int64 [images]."""
         ids = self.frame["id"].tolist()  # a list of texts sorts in half the time of an array
@@ -114,6 +121,17 @@ class Table:
     def label_codes(self, ids: Names) -> np.ndarray:
         """Class indices of ids, int64 [ids]; -1 where the label is unknown."""
         return self._codes[self.rows(ids)]
+
+    def metadata(self, ids: Names) -> Metadata:
+        """Age, sex and site of ids; names in lower case, so that one spelling means one thing."""
+        rows = self.frame.iloc[self.rows(ids)]
+        names = [
+            np.array(
+                [None if pd.isna(n) else n.strip().lower() or None for n in rows[fact]], object
+            )
+            for fact in ("sex", "site")
+        ]
+        return Metadata(rows["age"].to_numpy(np.float64), *names)
 
     @cached_property
     def _codes(self) -> np.ndarray:

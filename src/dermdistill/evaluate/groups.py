@@ -16,8 +16,8 @@ from dermdistill.errors import DataError
 from dermdistill.evaluate.predictions import ID_COLUMN
 from dermdistill.run import atomic_write
 
-LESION, PATIENT, AGE = "lesion", "patient", "age"
-COLUMNS = (LESION, PATIENT, AGE, "sex", "site")
+LESION, PATIENT, AGE, SOURCE = "lesion", "patient", "age", "source"
+COLUMNS = (LESION, PATIENT, AGE, "sex", "site", SOURCE)
 UNITS = (LESION, PATIENT)  # who an image belongs to; every other column is a grouping
 BAND_YEARS = 20  # width of an age band: ISIC gives ages in steps of five years
 
@@ -28,9 +28,12 @@ def save_groups(path: str | os.PathLike, ids: Sequence[str], facts: pd.DataFrame
     Args:
         path: the file.
         ids: the images, in the order of the rows.
-        facts: one row an image; of `COLUMNS`, those it has.
+        facts: one row an image; of `COLUMNS`, those it has. A source that no image has is left
+            out: few tables name any.
     """
     columns = [name for name in COLUMNS if name in facts]
+    if SOURCE in columns and facts[SOURCE].isna().all():
+        columns.remove(SOURCE)
     frame = facts[columns].set_axis(pd.Index(list(ids), name=ID_COLUMN))
     with atomic_write(path) as temporary:
         frame.to_csv(temporary, lineterminator="\n")

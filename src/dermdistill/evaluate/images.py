@@ -5,18 +5,24 @@ import shutil
 from pathlib import Path
 
 from dermdistill.config import load_config
-from dermdistill.data.dataset import Part
+from dermdistill.data.dataset import part_of
 from dermdistill.data.pack import pack
 from dermdistill.data.readers import read_table
 from dermdistill.data.table import Table
 from dermdistill.errors import DataError
+from dermdistill.evaluate.drift import HOME, write_drift
 from dermdistill.evaluate.score import score_part
 from dermdistill.models import load_network
 from dermdistill.run import CONFIG, METRICS, PROVENANCE, read_json, write_json
 from dermdistill.runtime import start_fabric
 
 PROTOCOL = "folder"  # how its test part was chosen: it is another folder of images, all of it
-KEPT = ("predictions-validation.csv", "truth-validation.csv", "groups-validation.csv", CONFIG)
+FILES = ("predictions", "truth", "groups")
+# What stays beside the new figures: what scalings are fitted on, and what the drift is measured by.
+KEPT = {CONFIG: CONFIG} | {
+    f"{file}-{part}.csv": f"{file}-{kept}.csv"
+    for part, kept in (("validation", "validation"), ("test", HOME)) for file in FILES
+}  # fmt: skip
 
 
 def score_images(
@@ -30,7 +36,8 @@ def score_images(
 
     The result is itself read like a run: the folder's images are its test part, the run's own
     validation part stays beside them, so that scalings and conformal sets are fitted where they
-    always are and judged on the new images. Its split digest is another, so that a report never
+    always are and judged on the new images; so does its test part, and `drift.json` says what every
+    figure lost against it. Its split digest is another, so that a report never
     compares it with the run's own test part.
 
     Args:
@@ -53,12 +60,12 @@ def score_images(
     ids = [name for name in table.frame["id"].tolist() if name not in broken]
     config = load_config(run / CONFIG)
     fabric = start_fabric(config.precision, config.device)
-    part = Part(store, ids, store.rows(ids), table.label_codes(ids))
+    part = part_of(table, store, ids)
     network = load_network(run).to(fabric.device)
     figures = score_part(network, part, "test", table, output, fabric, config.evaluation)
-    for name in KEPT:
+    for name, new in KEPT.items():
         if (run / name).is_file():
-            shutil.copyfile(run / name, output / name)
+            shutil.copyfile(run / name, output / new)
     split = {"digest": table.digest, "protocol": PROTOCOL}
     named = {"folder": str(store.folder.resolve()), "digest": store.digest}
     write_json(output / PROVENANCE, origin | {
@@ -66,6 +73,7 @@ def score_images(
         "images": {"test": len(ids)}, "teacher_run": None, "pretext_run": None,
     })  # fmt: skip
     write_json(output / METRICS, kept | {"test": figures})
+    write_drift(output, config.evaluation)
     return output
 
 

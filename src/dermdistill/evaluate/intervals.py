@@ -52,6 +52,7 @@ class Bootstrap:
         deleted: the same without one group of lesions each, float64 [groups].
         level: the share of intervals that should hold the truth.
         design: digest of images, lesions, seed and draws; equal designs drew the same lesions.
+        seed: of the draws; two sets of images that are compared need two.
     """
 
     point: dict[Key, float]
@@ -59,6 +60,7 @@ class Bootstrap:
     deleted: dict[Key, np.ndarray]
     level: float
     design: str
+    seed: int = 0
 
     def interval(self, key: Key, method: Method = "bca") -> Interval | None:
         """The interval of one figure; None where too few draws give it.
@@ -83,6 +85,28 @@ class Bootstrap:
             return None
         draws = self.draws[key] - other.draws[key]
         deleted = self.deleted[key] - other.deleted[key]
+        interval = _interval(value, draws, deleted, self.level, method)
+        return Difference(value, interval, None if interval is None else _p_value(draws))
+
+    def minus_unpaired(
+        self, other: "Bootstrap", key: Key, method: Method = "bca"
+    ) -> Difference | None:
+        """This figure less the other's, where the two are of other lesions; None without one.
+
+        Raises:
+            DataError: both were drawn from one seed, so their draws are not independent.
+
+        Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), 8.3 and 14.3: two
+            samples, each drawn by itself; the acceleration from leaving out of either.
+        """
+        if self.seed == other.seed:
+            raise DataError(f"two sets of images were drawn from one seed, {self.seed}; take two")
+        value = self.point[key] - other.point[key]
+        if math.isnan(value):
+            return None
+        draws = self.draws[key] - other.draws[key]
+        mine, theirs = (each[np.isfinite(each)] for each in (self.deleted[key], other.deleted[key]))
+        deleted = np.concatenate([mine - mine.mean(), theirs.mean() - theirs])
         interval = _interval(value, draws, deleted, self.level, method)
         return Difference(value, interval, None if interval is None else _p_value(draws))
 
@@ -120,7 +144,7 @@ def bootstrap(
     images = [predictions.ids, predictions.classes, predictions.labels.tolist(), units.tolist()]
     return Bootstrap(
         {key: float(value[0]) for key, value in point.items()}, draws, deleted, settings.level,
-        digest_of([images, seed, settings.draws]),
+        digest_of([images, seed, settings.draws]), seed,
     )  # fmt: skip
 
 
@@ -137,7 +161,7 @@ def mean_of(made: Sequence[Bootstrap]) -> Bootstrap:
         {key: float(np.mean([one.point[key] for one in made])) for key in first.point},
         {key: np.mean([one.draws[key] for one in made], axis=0) for key in first.point},
         {key: np.mean([one.deleted[key] for one in made], axis=0) for key in first.point},
-        first.level, first.design,
+        first.level, first.design, first.seed,
     )  # fmt: skip
 
 

@@ -35,7 +35,8 @@ def predict_taps(
     for chosen in np.array_split(np.arange(len(part)), max(1, -(-len(part) // PREDICT_BATCH))):
         images = upright_view(part.pixels(chosen).to(fabric.device, non_blocking=True))
         with fabric.autocast():
-            taps = network(images.contiguous(memory_format=torch.channels_last))
+            asked = network.given(part.about(chosen))
+            taps = asked(images.contiguous(memory_format=torch.channels_last))
         batches.append((taps.embedding.float().cpu(), taps.logits.float().cpu()))
     network.train(was_training)
     embeddings, logits = (torch.cat(each) for each in zip(*batches, strict=True))

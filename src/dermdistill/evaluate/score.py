@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,6 +15,7 @@ from dermdistill.evaluate.groups import save_groups
 from dermdistill.evaluate.metrics import classification_metrics
 from dermdistill.evaluate.predict import as_predictions, predict_logits
 from dermdistill.models import Backbone
+from dermdistill.types import Metadata
 
 HELD_OUT = ("validation", "test")
 FLOPS_PER_MULTIPLY_ADD = 2
@@ -71,7 +73,12 @@ def score_part(
     predictions.save_truth(folder / f"truth-{name}.csv")
     facts = table.frame.iloc[table.rows(part.ids)]
     save_groups(folder / f"groups-{name}.csv", part.ids, facts)
-    return classification_metrics(predictions, settings)
+    figures = classification_metrics(predictions, settings)
+    if network.encoder is not None:
+        asked = part.about(np.arange(len(part)))
+        network.encoder.warn(asked, f"the {name} part")
+        figures["metadata"] = network.encoder.summary(asked)
+    return figures
 
 
 @torch.no_grad()
@@ -80,7 +87,7 @@ def cost(network: Backbone, input_px: int) -> dict[str, Any]:
     network.eval()
     image = next(network.parameters()).new_zeros(1, 3, input_px, input_px)
     with FlopCounterMode(display=False) as counter:
-        network(image)
+        network.given(Metadata.missing(1))(image)
     tensors = [*network.parameters(), *network.buffers()]
     return {
         "parameters": sum(p.numel() for p in network.parameters()),

@@ -6,30 +6,54 @@ from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
     get_symmetric_quantization_config,
 )
 from torch.export import export
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
+from torchao.quantization.pt2e.quantizer.quantizer import (
+    Q_ANNOTATION_KEY,
+    QuantizationAnnotation,
+)
 
 from dermdistill.export import executorch
+from dermdistill.export.rounding import rounded
 from dermdistill.export.subject import Subject
 
 PACKAGES = (*executorch.PACKAGES, "torchao")
+CONVOLUTION = torch.ops.aten.conv2d.default
+CLIPS = {torch.ops.aten.hardtanh.default, torch.ops.aten.hardtanh_.default}
 HEADS = {"class_maps", "prototypes"}  # of DeployedGraph
 
 
-class _AllButTheHead(XNNPACKQuantizer):
-    """XNNPACK's quantiser; the heads on the last map stay in fp32, as in ONNX."""
+class _Quantiser(XNNPACKQuantizer):
+    """XNNPACK's own, but for two things.
+
+    What comes before the second convolution and the heads on the last map stay in fp32, as in ONNX.
+    And a convolution's sums are rounded after they were clipped to [0, 6], not before: its own
+    rules know this of ReLU alone, and spend most of the 256 steps on what ReLU6 cuts off.
+    """
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """As XNNPACKQuantizer."""
         model = super().annotate(model)
-        reached = False
-        for node in model.graph.nodes:  # in the order of computation: the head is the end
+        convolutions, reached = 0, False
+        for node in model.graph.nodes:  # in the order of computation: the heads are the end
             modules = node.meta.get("nn_module_stack", {}).values()
+            convolutions += node.target == CONVOLUTION
             reached = reached or any(not HEADS.isdisjoint(path.split(".")) for path, _ in modules)
-            if reached:
+            if reached or convolutions < 2:
                 node.meta.pop(Q_ANNOTATION_KEY, None)
+            elif node.target in CLIPS and len(node.args[0].users) == 1:
+                _round_behind(node.args[0], node)
         return model
+
+
+def _round_behind(summed: Node, clipped: Node) -> None:
+    """Let a pair share the rounding of its second."""
+    annotation = summed.meta.get(Q_ANNOTATION_KEY)
+    if summed.target == CONVOLUTION and annotation and annotation.output_qspec:
+        clipped.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(
+            output_qspec=annotation.output_qspec, _annotated=True
+        )
+        annotation.output_qspec = None
 
 
 @torch.no_grad()
@@ -37,8 +61,8 @@ def convert(subject: Subject) -> dict[str, bytes]:
     """The graph as a .pte program with quantised convolutions."""
     example = executorch.example(subject)
     settings = get_symmetric_quantization_config(is_per_channel=True)
-    quantiser = _AllButTheHead().set_global(settings)
-    prepared = prepare_pt2e(export(subject.graph, (example,)).module(), quantiser)
+    quantiser = _Quantiser().set_global(settings)
+    prepared = prepare_pt2e(export(rounded(subject), (example,)).module(), quantiser)
     for image in subject.calibration_pixels():
         prepared(torch.tensor(image[None]).float())
     return executorch.lower(export(convert_pt2e(prepared), (example,)))

@@ -16,6 +16,7 @@ from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
 from dermdistill.bundle.formats import FORMATS
 from dermdistill.export import litert
+from dermdistill.export.rounding import rounded
 from dermdistill.export.subject import Subject
 
 PACKAGES = (*litert.PACKAGES, "ai-edge-quantizer")
@@ -27,7 +28,7 @@ EDGES = r"^[^/]*$"
 
 def convert(subject: Subject) -> dict[str, bytes]:
     """The graph as a .tflite file with quantised convolutions."""
-    (content,) = litert.convert(subject).values()
+    content = litert.write(rounded(subject))
     recipe = RecipeManager()
     operations = TFLOperationName
     recipe.add_static_config(".*", operations.ALL_SUPPORTED, 8, 8)

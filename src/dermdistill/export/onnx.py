@@ -10,17 +10,22 @@ from pathlib import Path
 import onnx
 import torch
 
+from dermdistill.export.graph import DeployedGraph
 from dermdistill.export.subject import Subject
 
 OPSET = 20
 PACKAGES = ("onnx", "onnxscript")
 
 
-@functools.lru_cache(maxsize=1)  # int8 starts from the same file
 def convert(subject: Subject) -> dict[str, bytes]:
     """The graph in ONNX, fp32, uint8 pixels in."""
-    graph, px = subject.graph, subject.px
-    example = torch.zeros(2, px, px, 3, dtype=torch.uint8)
+    return {"model.onnx": write(subject.graph)}
+
+
+@functools.lru_cache(maxsize=1)  # OpenVINO starts from the same file
+def write(graph: DeployedGraph) -> bytes:
+    """A graph in ONNX."""
+    example = torch.zeros(2, graph.input_px, graph.input_px, 3, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with (
@@ -34,7 +39,7 @@ def convert(subject: Subject) -> dict[str, bytes]:
         )  # fmt: skip
         path = Path(folder) / "model.onnx"
         program.save(str(path), external_data=False)
-        return {"model.onnx": bare(onnx.load(path)).SerializeToString(deterministic=True)}
+        return bare(onnx.load(path)).SerializeToString(deterministic=True)
 
 
 def bare(model: onnx.ModelProto) -> onnx.ModelProto:

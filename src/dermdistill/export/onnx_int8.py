@@ -1,8 +1,9 @@
 """ONNX in int8 for laptops and servers: static ranges, found on training images of every class.
 
 Weights are signed and have a scale a channel, activations are unsigned: on x86 signed ones run no
-faster than fp32. What turns pixels into the network's input and the head that the class maps come
-from stay in fp32: they cost nothing, and rounding there would be rounding of the answer.
+faster than fp32. What comes before the second convolution and the heads on the last map stay in
+fp32: they cost little, and rounding there is rounding of the image and of the answer. (Normalised
+pixels lie between the steps of their own range: 255 values about a mean of 127.5.)
 """
 
 import tempfile
@@ -21,12 +22,14 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from dermdistill.export import onnx as onnx_fp32
+from dermdistill.export.rounding import rounded
 from dermdistill.export.subject import Subject
 
 PACKAGES = (*onnx_fp32.PACKAGES, "onnxruntime")
 BATCH = 16
 QUANTISED = ["Conv", "Add", "MatMul", "Gemm", "GlobalAveragePool", "Mul", "HardSigmoid",
-             "HardSwish", "Concat", "MaxPool", "AveragePool"]  # fmt: skip
+             "HardSwish", "Concat", "MaxPool", "AveragePool",
+             "Relu", "Clip"]  # fmt: skip
 
 
 class _Reader(CalibrationDataReader):
@@ -48,7 +51,7 @@ def convert(subject: Subject) -> dict[str, bytes]:
     pixels = subject.calibration_pixels()
     with tempfile.TemporaryDirectory() as folder:
         plain, ready, done = (Path(folder) / name for name in ("plain", "ready", "done"))
-        plain.write_bytes(onnx_fp32.convert(subject)["model.onnx"])
+        plain.write_bytes(onnx_fp32.write(rounded(subject)))
         quant_pre_process(str(plain), str(ready), skip_symbolic_shape=True)
         quantize_static(
             str(ready), str(done), _Reader(pixels), quant_format=QuantFormat.QDQ,
@@ -61,9 +64,9 @@ def convert(subject: Subject) -> dict[str, bytes]:
 
 
 def _edges(model: onnx.ModelProto) -> list[str]:
-    """The nodes before the first convolution, and all that follows from the last features."""
+    """The nodes before the second convolution, and all that follows from the last features."""
     nodes = list(model.graph.node)  # each after what it needs
-    first = [node.op_type for node in nodes].index("Conv")
+    second = [place for place, node in enumerate(nodes) if node.op_type == "Conv"][1]
     maker = {output: node for node in nodes for output in node.output}
     head = maker["logits"]
     while head.op_type not in ("Conv", "Gemm", "MatMul"):
@@ -73,4 +76,4 @@ def _edges(model: onnx.ModelProto) -> list[str]:
         if reached & set(node.input):
             reached |= set(node.output)
             after.append(node.name)
-    return [node.name for node in nodes[:first]] + after
+    return [node.name for node in nodes[:second]] + after

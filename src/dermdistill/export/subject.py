@@ -44,9 +44,16 @@ class Subject:
         """Load a run.
 
         Raises:
-            RunError: it is not finished, or its weights do not fit its provenance.
+            RunError: it is not finished, its weights do not fit its provenance, or its network
+                reads metadata.
         """
         origin, decision = read_json(run / PROVENANCE), Decision.of(run)
+        if origin.get("metadata") is not None:
+            raise RunError(
+                f"the network of {run} reads age, sex and site beside the image, and what is "
+                "exported takes images alone. Teach a student that needs none: "
+                f"dermdistill distill --teacher.run {run}"
+            )
         temperature = decision.calibration.temperature if decision.calibration else 1.0
         prototypes = load_prototypes(run) if decision.ood else None
         graph = DeployedGraph(load_network(run), origin["input_px"], temperature, prototypes)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from dermdistill.errors import unknown_name
+from dermdistill.methods.adadfkd import AdaDFKD
 from dermdistill.methods.at import AttentionTransfer
 from dermdistill.methods.base import Lesson, Method, configure
 from dermdistill.methods.cc import CorrelationCongruence
@@ -74,6 +75,7 @@ METHODS: dict[str, type[Method]] = {
     "cc": CorrelationCongruence,
     "vid": VID,
     "nst": NeuronSelectivity,
+    "adadfkd": AdaDFKD,
 }
 
 

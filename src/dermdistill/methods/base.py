@@ -83,6 +83,8 @@ class Method(ABC):
         peers: how many networks like the student learn beside it; they are dropped after.
         views: views of every image in a training batch.
         stages: whether taps shall hold the networks' stages.
+        norms: whether the frozen teachers' taps shall hold what their batch norms see.
+        max_px: side of the largest images that it can be asked for; None sets no limit.
         source: paper and equation.
         sure: how the definition is known: read in the "code" of its authors, from the equations of
             the "paper", or our own "reading" of a paper of which only the idea could be read.
@@ -92,6 +94,8 @@ class Method(ABC):
     peers: ClassVar[int] = 0
     views: ClassVar[Views] = Views()
     stages: ClassVar[bool] = False
+    norms: ClassVar[bool] = False
+    max_px: ClassVar[int | None] = None
     source: ClassVar[str]
     sure: ClassVar[Literal["code", "paper", "reading"]] = "code"
 
@@ -134,6 +138,14 @@ class Method(ABC):
     ) -> Float[Tensor, "batch views 3 rows cols"]:
         """The method's own change of training views, after the configured one; none by default."""
         return images
+
+    def show(self, batch: Batch, adapters: nn.ModuleDict, done_ratio: float) -> Batch:
+        """What all networks see of a training batch; the batch itself by default.
+
+        A method that makes images puts them here. Where they have a gradient, the frozen teachers'
+        taps let it through, and hold `norms`.
+        """
+        return batch
 
     @abstractmethod
     def terms(self, lesson: Lesson) -> Terms:

@@ -15,20 +15,29 @@ from dermdistill.models.backbone import (
     load_network,
     require_network,
 )
+from dermdistill.models.folding import fold_norms
+from dermdistill.models.fusion import MetaBlock, MetadataEncoder
+from dermdistill.models.moments import norm_gaps, remembering_norms, with_norms
 from dermdistill.models.pooling import noise_image, pools_by_mean
 
 __all__ = [
     "Backbone",
+    "MetaBlock",
+    "MetadataEncoder",
     "ProjectionHead",
     "VariationalHead",
     "bridged",
     "build_backbone",
     "connector",
+    "fold_norms",
     "freeze",
     "load_best",
     "load_network",
     "noise_image",
+    "norm_gaps",
     "orthogonal_projector",
     "pools_by_mean",
+    "remembering_norms",
     "require_network",
+    "with_norms",
 ]

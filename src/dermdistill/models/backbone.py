@@ -1,5 +1,6 @@
 """Any timm network as teacher or student, read through its taps without forward hooks."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -12,11 +13,16 @@ from dermdistill.config import NetworkConfig
 from dermdistill.errors import ConfigError, RunError, unknown_name
 from dermdistill.models.bridge import Bridge
 from dermdistill.models.depthwise import speed_up_depthwise
+from dermdistill.models.fusion import MetaBlock, MetadataEncoder
 from dermdistill.models.weights import load_weights, read_state
 from dermdistill.run import BEST, PROVENANCE, read_json
-from dermdistill.types import Taps, Widths
+from dermdistill.types import Metadata, Taps, Widths
 
 STAGES = 4  # at most, the deepest; resnets and mobile nets have 5
+NEEDS_METADATA = (
+    "this network reads age, sex and site beside the image; call network.given(metadata)(images), "
+    "with Metadata.missing(n) where nothing is known"
+)
 
 
 class Backbone(nn.Module):
@@ -35,6 +41,10 @@ class Backbone(nn.Module):
         super().__init__()
         self.network = speed_up_depthwise(network)
         self.bridge: Bridge | None = None
+        self.encoder: MetadataEncoder | None = None  # of a network that reads metadata
+        self.gate: MetaBlock | None = None
+        self.wide_classifier: nn.Linear | None = None
+        self.known: Tensor | None = None  # whom the next images show; see `given`
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -47,16 +57,73 @@ class Backbone(nn.Module):
 
     def answer(self, features: Tensor) -> Taps:
         """The taps that follow from the last features, through the bridge where there is one."""
+        known = self._known_of(features)
+        if self.gate is not None:
+            features = self.gate(features, known, self._channel_dim(features))
         last = self.as_map(features)
         if self.bridge is not None:
             return Taps(*self.bridge(last))
         embedding = self.network.forward_head(features, pre_logits=True)
+        if self.wide_classifier is not None:
+            embedding = torch.cat([embedding, known.to(embedding.dtype)], dim=1)
         return Taps(last, embedding, self.classifier(embedding))
+
+    def given(self, metadata: Metadata | None) -> "Backbone":
+        """The same network, weights and all, about the patients of the images it is shown next.
+
+        A network that does not read metadata is itself.
+
+        Args:
+            metadata: of the images; each may be shown in several views, image-major.
+
+        Raises:
+            ConfigError: there are none, and the network reads them.
+        """
+        if self.encoder is None:
+            return self
+        if metadata is None:
+            raise ConfigError(NEEDS_METADATA)
+        bound = copy.copy(self)
+        bound.known = self.encoder(metadata).to(self.mean.device)
+        return bound
+
+    def _known_of(self, features: Tensor) -> Tensor | None:
+        """The metadata of every row of a stack of images; None of a network that reads none."""
+        if self.encoder is None:
+            return None  # before the rows are counted, which would fix their number in an export
+        if self.known is None:
+            raise ConfigError(NEEDS_METADATA)
+        return self.known.repeat_interleave(len(features) // len(self.known), dim=0)
+
+    def fuse(self, how: str, encoder: MetadataEncoder) -> None:
+        """Read metadata from now on: by "concat" or "metablock".
+
+        Raises:
+            ConfigError: the classifier is not linear with a bias, which "concat" widens.
+        """
+        self.encoder = encoder
+        if how == "metablock":
+            self.gate = MetaBlock(self.network.num_features, encoder.width)
+            return
+        plain = self.network.get_classifier()
+        if not isinstance(plain, nn.Linear) or plain.bias is None:
+            raise ConfigError(
+                f"metadata cannot be put beside the embedding of {type(self.network).__name__}, "
+                "whose classifier is not linear with a bias; set metadata to metablock"
+            )
+        wide = nn.Linear(plain.in_features + encoder.width, plain.out_features)
+        with torch.no_grad():  # timm draws some classifiers ten times larger: keep its scale
+            wide.weight[:, : plain.in_features] = plain.weight
+            wide.bias.copy_(plain.bias)
+        self.wide_classifier = wide
+        self.network.reset_classifier(0)
 
     @property
     def classifier(self) -> nn.Module:
         """What turns the embedding into logits."""
-        return self.network.get_classifier() if self.bridge is None else self.bridge.classifier
+        if self.bridge is not None:
+            return self.bridge.classifier
+        return self.wide_classifier or self.network.get_classifier()
 
     def cross(self, bridge: Bridge) -> None:
         """Answer through a bridge from now on; the network's own classifier is taken off."""
@@ -73,9 +140,11 @@ class Backbone(nn.Module):
             patches = features[:, getattr(self.network, "num_prefix_tokens", 0) :]
             side = math.isqrt(patches.shape[1])
             return patches.transpose(1, 2).unflatten(2, (side, -1))
-        if str(getattr(self.network, "output_fmt", "NCHW")).endswith("NHWC"):
-            return features.permute(0, 3, 1, 2)
-        return features
+        return features if self._channel_dim(features) == 1 else features.permute(0, 3, 1, 2)
+
+    def _channel_dim(self, features: Tensor) -> int:
+        last = str(getattr(self.network, "output_fmt", "NCHW")).endswith("NHWC")
+        return -1 if features.ndim == 3 or last else 1
 
     @torch.no_grad()
     def widths(self, input_px: int, stages: bool = False) -> Widths:
@@ -92,7 +161,7 @@ class Backbone(nn.Module):
         was_training = self.training
         self.eval()
         probe = self.mean.new_zeros(1, 3, input_px, input_px)
-        taps = self(probe, stages)
+        taps = self.given(Metadata.missing(1))(probe, stages)
         self.train(was_training)
         return Widths(
             map_channels=taps.map.shape[1],
@@ -113,8 +182,15 @@ def require_network(name: str) -> None:
         raise unknown_name("timm network", name, timm.list_models())
 
 
-def build_backbone(config: NetworkConfig, classes: int) -> Backbone:
+def build_backbone(
+    config: NetworkConfig, classes: int, encoder: MetadataEncoder | None = None
+) -> Backbone:
     """Build a network with the weights its config names and a fresh head of `classes` outputs.
+
+    Args:
+        config: its name, weights and options.
+        classes: how many outputs.
+        encoder: of the metadata, for a config whose network reads them.
 
     Raises:
         ConfigError: timm has no such network, an option it does not take, or weights that do
@@ -142,7 +218,15 @@ def build_backbone(config: NetworkConfig, classes: int) -> Backbone:
     if config.weights not in ("hub", "none"):
         load_weights(network, config)
     cfg = network.pretrained_cfg
-    return Backbone(network, tuple(config.mean or cfg["mean"]), tuple(config.std or cfg["std"]))
+    built = Backbone(network, tuple(config.mean or cfg["mean"]), tuple(config.std or cfg["std"]))
+    if config.metadata != "none":
+        if encoder is None:
+            raise ConfigError(
+                f"{config.name} shall read metadata by {config.metadata}, and no encoder of them "
+                "is given; make one with MetadataEncoder.of(training metadata)"
+            )
+        built.fuse(config.metadata, encoder)
+    return built
 
 
 def load_network(run: Path) -> Backbone:
@@ -153,7 +237,9 @@ def load_network(run: Path) -> Backbone:
     """
     origin = read_json(run / PROVENANCE)
     start = NetworkConfig(**origin["network_config"] | {"weights": "none"})
-    network = build_backbone(start, len(origin["classes"]))
+    named = origin.get("metadata")
+    encoder = MetadataEncoder.from_dict(named) if named else None
+    network = build_backbone(start, len(origin["classes"]), encoder)
     load_best(network, run)
     return network.eval()
 
@@ -179,10 +265,17 @@ def bridged(student: Backbone, teacher: Backbone) -> Backbone:
     """The student, from now on answering through the teacher's classifier.
 
     Raises:
-        ConfigError: the teacher's classifier does not read its last map's mean.
+        ConfigError: the teacher's classifier does not read its last map's mean, or the student
+            shall read metadata with a classifier of its own.
     """
+    if student.wide_classifier is not None:
+        raise ConfigError(
+            "the student shall read metadata by concat, which is beside the embedding, and this "
+            "method takes the teacher's classifier instead; set its metadata to metablock or none"
+        )
     try:
-        taps = teacher(torch.rand(1, 3, 64, 64).to(teacher.mean))
+        asked = teacher.given(Metadata.missing(1))
+        taps = asked(torch.rand(1, 3, 64, 64).to(teacher.mean))
         mean = taps.map.mean((2, 3))
         plain = mean.shape == taps.embedding.shape and torch.allclose(mean, taps.embedding, 1e-3)
     except (AssertionError, RuntimeError):  # a transformer of another size
@@ -190,7 +283,8 @@ def bridged(student: Backbone, teacher: Backbone) -> Backbone:
     if not plain:
         raise ConfigError(
             f"{type(teacher.network).__name__} cannot lend its classifier, as that does not read "
-            "the mean of a map; take a teacher with plain pooling (resnets, EfficientNets)"
+            "the mean of a map; take a teacher with plain pooling (resnets, EfficientNets), whose "
+            "metadata, if it reads them, come by metablock"
         )
     classifier = teacher.network.get_classifier()
     student.cross(Bridge.between(student.network.num_features, classifier))

@@ -54,14 +54,17 @@ def _input_gradient(
     if stride > 1:
         # As large as a stride-1 output would be, so that one padding serves every input size.
         full = (rows + 2 * padding - kernel + 1, cols + 2 * padding - kernel + 1)
-        spread = grad.new_zeros((*shape[:2], *full)).contiguous(memory_format=torch.channels_last)
+        spread = torch.empty(
+            (*shape[:2], *full), dtype=grad.dtype, memory_format=torch.channels_last
+        ).zero_()  # fmt: skip
         spread[:, :, ::stride, ::stride] = grad
     return F.conv2d(spread, weight.flip(2, 3), None, 1, kernel - 1 - padding, groups=shape[1])
 
 
-def _takes_fast_road(x: Tensor) -> bool:
+def _takes_fast_road(conv: nn.Conv2d, x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
+        and conv.bias is None  # a folded norm gives it one
         and torch.is_grad_enabled()
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
@@ -73,7 +76,7 @@ class FastDepthwise(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """As nn.Conv2d."""
-        if not _takes_fast_road(x):
+        if not _takes_fast_road(self, x):
             return super().forward(x)
         weight = self.weight.bfloat16()
         return _DepthwiseBf16.apply(x.bfloat16(), weight, self.stride[0], self.padding[0])
@@ -84,7 +87,7 @@ class FastDepthwiseSame(Conv2dSame):
 
     def forward(self, x: Tensor) -> Tensor:
         """As timm's Conv2dSame."""
-        if not _takes_fast_road(x):
+        if not _takes_fast_road(self, x):
             return super().forward(x)
         padded = pad_same(x.bfloat16(), self.kernel_size, self.stride)
         return _DepthwiseBf16.apply(padded, self.weight.bfloat16(), self.stride[0], 0)

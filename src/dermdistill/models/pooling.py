@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dermdistill.models.backbone import Backbone
+from dermdistill.types import Metadata
 
 MEAN_TOLERANCE = 1e-4  # of the embedding's largest value: fp32 sums in another order
 
@@ -17,7 +18,7 @@ def pools_by_mean(network: Backbone, input_px: int) -> bool:
     pooling (MobileNetV3, V4, GhostNet), normalise it (ConvNeXt) or read a token (ViT). Asked of
     an image of noise, on which no two channels are equal by chance.
     """
-    taps = network(noise_image(network, input_px))
+    taps = network.given(Metadata.missing(1))(noise_image(network, input_px))
     mean = taps.map.mean((2, 3))
     if mean.shape != taps.embedding.shape:
         return False

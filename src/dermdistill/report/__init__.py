@@ -1,5 +1,6 @@
 """Runs -> one HTML page that needs nothing but a browser: no network, no script, no other file."""
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,20 +10,24 @@ import jinja2
 from markupsafe import Markup
 
 from dermdistill.evaluate.assess import Assessment
-from dermdistill.evaluate.intervals import Difference, Interval
+from dermdistill.evaluate.intervals import Bootstrap, Difference
 from dermdistill.evaluate.selective import cascade
+from dermdistill.evaluate.tally import Key
 from dermdistill.evaluate.versus import against_first
 from dermdistill.report import curves, figures, words
 from dermdistill.report.card import model_card
 from dermdistill.report.content import tables
 from dermdistill.report.examples import examples
+from dermdistill.report.families import Family, families, several_seeds
 from dermdistill.report.judged import HEADLINE, Judged, judge, worst_names
+from dermdistill.report.names import named
 from dermdistill.report.runs import PARTS, RunRecord, read_runs
 from dermdistill.report.tables import Table, write_tables
-from dermdistill.report.verdicts import ranking
+from dermdistill.report.verdicts import family_ranking, family_words, ranking
 from dermdistill.run import RESEARCH_NOTICE, write_text
 
 TITLE_NAMES = 2  # a title that names more runs is no title
+RUNS_OPEN = 4  # of more runs, each one's section waits folded up
 GROUP_FIGURES = {"AUC for malignant": ("malignant", "auc"), "Balanced accuracy": HEADLINE}
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -40,7 +45,7 @@ def write_report(runs: Sequence[str | os.PathLike], path: str | os.PathLike) -> 
     Raises:
         RunError: no run, an unfinished one, or a page that cannot be written.
     """
-    records = read_runs(runs)
+    records = named(read_runs(runs))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,  # names of runs, classes and images come from files
@@ -53,7 +58,7 @@ def write_report(runs: Sequence[str | os.PathLike], path: str | os.PathLike) -> 
         name: getattr(words, name)
         for name in ("percent", "area", "count", "magnitude", "plain", "duration")
     }
-    shown = _page(records)
+    shown = _page(records, Path(path).name)
     page = environment.get_template("report.html.j2").render(shown | {"beside": beside.name})
     write_tables([*shown["tables"].values()], beside)
     write_text(path, page)
@@ -65,34 +70,39 @@ def tables_beside(path: str | os.PathLike) -> Path:
     return Path(path).with_name(f"{Path(path).stem}-tables")
 
 
-def _page(records: list[RunRecord]) -> dict[str, Any]:
+def _page(records: list[RunRecord], page: str) -> dict[str, Any]:
     by_folder = {record.folder: record for record in records}
     first = records[0]
     teacher = by_folder.get(first.teacher)
     judged = judge(records)
-    made = {records[one.index].folder: one.made for one in judged}
-    tags = {one.index: one.tag for one in judged}
+    made = {one.record.folder: one.made for one in judged}
     alike = [one for one in judged if one.made.made.design == judged[0].made.made.design]
     versus = against_first([one.made for one in alike]) if alike else []
-    found = tables(judged, alike, versus) if judged else {}
+    groups = families(alike) if alike else []
+    seeds = several_seeds(groups)
+    found = tables(judged, alike, versus, groups) if judged else {}
     mine, theirs = made.get(first.folder), made.get(first.teacher)
     return {
         "notice": RESEARCH_NOTICE,
-        "title": _title([record.name for record in records]),
+        "title": _title([*dict.fromkeys(record.group for record in records)]),
+        "several_seeds": seeds,
+        "folded": len(records) > RUNS_OPEN,
         "parts": PARTS,
         "cards": _cards(first, teacher),
         "findings": [
+            *(_family_findings(groups) if seeds else []),
             *words.findings(first, teacher, mine, _difference(mine, theirs)),
-            *filter(None, [ranking(alike, versus)]),
+            *filter(None, [None if seeds else ranking(alike, versus)]),
         ],
         "cautions": words.cautions(records, judged),
         "tables": found,
+        "commands": words.commands(records, page),
         "curves": _curves(judged, mine, theirs),
         "trade_off": _markup(figures.trade_off_figure(_points(records))),
-        "class_figure": _markup(_class_figure(records, made)),
+        "class_figure": _markup(_class_figure(records, groups)),
         "runs": [
             _run(index, record, by_folder)
-            | _judged_sections(index, tags.get(index, ""), made.get(record.folder), found)
+            | _judged_sections(index, record.label, made.get(record.folder), found)
             for index, record in enumerate(records)
         ],
     }
@@ -109,7 +119,7 @@ def _curves(
     judged: list[Judged], mine: Assessment | None, theirs: Assessment | None
 ) -> list[tuple[str, Markup]]:
     """The comparison's figures with what is written under each."""
-    lines = [(one.index, one.tag, one.made) for one in judged]
+    lines = [(one.record.series, one.record.group, one.made) for one in judged]
     drawn = [
         ("Malignant against benign at every threshold; further up and left is better.",
          curves.roc_figure(lines, "roc")),
@@ -181,40 +191,47 @@ def _points(records: list[RunRecord]) -> list[dict[str, Any]]:
     places = {record.folder: place for place, record in enumerate(records)}
     return [
         {
-            "index": index,
-            "tag": record.name,
+            "index": record.series,
+            "tag": record.group,
             "parameters": words.cost(record, "parameters"),
             "balanced_accuracy": record.metrics["test"]["balanced_accuracy"],
             "teacher": places.get(record.teacher),
         }
-        for index, record in enumerate(records)
+        for record in records
     ]
 
 
-def _class_figure(records: list[RunRecord], made: dict[Path, Assessment]) -> str | None:
+def _class_figure(records: list[RunRecord], groups: Sequence[Family]) -> str | None:
+    """Sensitivity by class of every family: its mean where it was judged, else its first run's."""
+    first = {record.series: record for record in reversed(records)}
     classes = dict.fromkeys(
         name for record in records for name in record.metrics["test"]["per_class"]
     )
+    means = {family.series: family.mean for family in groups}
     series = [
-        {
-            "index": index,
-            "tag": record.name,
-            "values": {
-                name: row["sensitivity"]
-                for name, row in record.metrics["test"]["per_class"].items()
-            },
-            "intervals": _class_intervals(made.get(record.folder)),
-        }
-        for index, record in enumerate(records)
-    ]
+        {"index": place, "tag": record.group}
+        | (_class_means(means[place], [*classes]) if place in means else {
+            "values": {name: row["sensitivity"]
+                       for name, row in record.metrics["test"]["per_class"].items()},
+            "intervals": {},
+        })
+        for place, record in sorted(first.items())
+    ]  # fmt: skip
     return figures.class_figure(list(classes), series)
 
 
-def _class_intervals(made: Assessment | None) -> dict[str, Interval | None]:
-    if made is None:
-        return {}
-    return {name: made.made.interval(("per_class", name, "sensitivity"))
-            for name in made.test.classes}  # fmt: skip
+def _class_means(mean: Bootstrap, classes: list[str]) -> dict[str, Any]:
+    keys: dict[str, Key] = {name: ("per_class", name, "sensitivity") for name in classes}
+    there = {name: key for name, key in keys.items() if key in mean.point}
+    values = {name: mean.point[key] for name, key in there.items()}
+    return {
+        "values": {name: None if math.isnan(value) else value for name, value in values.items()},
+        "intervals": {name: mean.interval(key) for name, key in there.items()},
+    }
+
+
+def _family_findings(groups: Sequence[Family]) -> list[str]:
+    return [family_words(groups[0]), *filter(None, [family_ranking(groups)])]
 
 
 def _run(index: int, record: RunRecord, by_folder: dict[Path, RunRecord]) -> dict[str, Any]:
@@ -232,7 +249,7 @@ def _run(index: int, record: RunRecord, by_folder: dict[Path, RunRecord]) -> dic
     return {
         "index": index,
         "anchor": anchor,
-        "colour": index % figures.SERIES + 1,
+        "colour": record.series % figures.SERIES + 1,
         "record": record,
         "network": words.network_of(record),
         "method": record.provenance.get("method"),
@@ -241,7 +258,7 @@ def _run(index: int, record: RunRecord, by_folder: dict[Path, RunRecord]) -> dic
         "facts": words.facts(record),
         "card": model_card(record),
         "command": words.command(record),
-        "teacher_name": teacher.name if teacher else None,
+        "teacher_name": teacher.label if teacher else None,
         "cost": {
             name: words.cost(record, name)
             for name in ("parameters", "multiply_adds", "size_mb", "input_px")

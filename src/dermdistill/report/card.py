@@ -30,6 +30,7 @@ def model_card(record: RunRecord) -> list[tuple[str, str]]:
     px = (record.metrics.get("cost") or {}).get("input_px")
     rows = [
         ("Model", network + (f", RGB images of {px} px" if px else "")),
+        ("Beside the image", _metadata(record)),
         ("Intended use", INTENDED),
         ("Not for", NOT_INTENDED),
         ("Images", counted),
@@ -41,3 +42,17 @@ def model_card(record: RunRecord) -> list[tuple[str, str]]:
         ("Licence", LICENCE),
     ]  # fmt: skip
     return [(label, str(value)) for label, value in rows if value]
+
+
+def _metadata(record: RunRecord) -> str | None:
+    """What the run reads of patients, or its teachers do; None where nobody reads anything."""
+    made = record.provenance
+    if made.get("metadata") is None:
+        taught = "metadata" in (made.get("key") or {})
+        return "nothing; who taught it read age, sex and site too" if taught else None
+    how = made["network_config"]["metadata"]
+    told = record.metrics["test"].get("metadata") or {"missing": {}, "unknown_names": {}}
+    lack = [f"{count:,} without {fact}" for fact, count in told["missing"].items() if count]
+    strange = [f"{sum(names.values()):,} of a {fact} unknown to training"
+               for fact, names in told["unknown_names"].items() if names]  # fmt: skip
+    return f"age, sex and site ({how}); test images: " + (", ".join(lack + strange) or "all known")

@@ -1,15 +1,13 @@
 """What the tables of a comparison hold: which figures are shown, of whom, and what they mean."""
 
-from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
-
 from dermdistill.evaluate.assess import COVERAGE
-from dermdistill.evaluate.intervals import Bootstrap, mean_of
+from dermdistill.evaluate.drift import Drift, cautions
 from dermdistill.evaluate.subgroups import LEAST_UNITS
 from dermdistill.evaluate.tally import AVERAGED, Key
 from dermdistill.evaluate.versus import Versus
+from dermdistill.report.families import Family, several_seeds
 from dermdistill.report.judged import (
     HEADLINE,
     SIGNIFICANT,
@@ -21,7 +19,6 @@ from dermdistill.report.judged import (
 )
 from dermdistill.report.tables import Cell, Table, figure
 
-SHOWN_DIGITS = 6  # of a digest that tells two families of one name apart
 OVERALL: dict[str, Key] = {
     "Balanced accuracy, %": HEADLINE, "Accuracy, %": ("accuracy",),
     "Top-2 accuracy, %": ("top2_accuracy",), "Macro AUC": ("macro_auc",),
@@ -49,7 +46,10 @@ CLASS_NAMES = {"sensitivity": "Sensitivity, %", "specificity": "Specificity, %",
 
 
 def tables(
-    judged: Sequence[Judged], alike: Sequence[Judged], versus: Sequence[Versus]
+    judged: Sequence[Judged],
+    alike: Sequence[Judged],
+    versus: Sequence[Versus],
+    found: Sequence[Family],
 ) -> dict[str, Table]:
     """Every table of the comparison, by name; those with nothing to say are left out.
 
@@ -57,11 +57,13 @@ def tables(
         judged: all runs.
         alike: those judged on the first one's images, which can be compared in pairs.
         versus: each of these against the first.
+        found: the same by family.
     """
-    found = [
+    made = [
         _figures("overall", "All classes", OVERALL, judged),
         _differences(alike, versus),
-        _families(alike),
+        _families(alike, found),
+        _drifts(judged),
         _figures("malignant", "Malignant against benign", MALIGNANT, judged, _grouping(judged)),
         _operating(judged),
         _calibration(judged),
@@ -70,7 +72,7 @@ def tables(
         _groups(judged),
         _everything(judged),
     ]
-    return {table.name: table for table in found if table.rows}
+    return {table.name: table for table in made if table.rows}
 
 
 def _figures(
@@ -122,40 +124,72 @@ def _difference(key: Key, versus: Versus) -> Cell:
     return Cell(written.text, f"{written.ends}; p {_p(p_value)}", p_value < SIGNIFICANT)
 
 
+def _drifts(judged: Sequence[Judged]) -> Table:
+    """Every run on images of another origin, and how much each figure moved."""
+    rows: list[list[Cell | str]] = []
+    notes: list[str] = []
+    for one in judged:
+        for found in one.drifts:
+            cells = [_moved(found, key) for key in DIFFERENCES.values()]
+            away, home = found.away, found.home
+            rows.append([one.tag, away.name, home.name, str(len(away.predictions)),
+                         str(away.lesions), *cells])  # fmt: skip
+            notes += [f"{one.tag}, {away.name}: {words}." for words in cautions(found)]
+    return Table(
+        "drift", "Elsewhere",
+        ["Run", "Elsewhere", "Against", "Images", "Lesions", *DIFFERENCES], rows,
+        f"The same network on images of another origin, and under each figure its change and the "
+        f"{level_of(judged)} interval of that, in points for shares; set apart where it leaves 0 "
+        "out. The two sets have no lesion in common, so each is drawn by itself. Shares of classes "
+        "and how hard their lesions are differ too: a change is not the camera's alone. "
+        + " ".join(notes), 3,
+    )  # fmt: skip
+
+
+def _moved(found: Drift, key: Key) -> Cell:
+    made = found.change(key) if key in found.here.point else None
+    if made is None:
+        return Cell("–")
+    moved = shown(key, made.value, made.interval)
+    sign = "+" if made.value > 0 else ""
+    ends = f"{sign}{moved.text}; {moved.ends}" if moved.ends else f"{sign}{moved.text}"
+    sure = made.interval is not None and not made.interval.low <= 0 <= made.interval.high
+    return Cell(shown(key, found.there.point[key], None).text, ends, sure)
+
+
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _families(judged: Sequence[Judged]) -> Table:
+def _families(judged: Sequence[Judged], found: Sequence[Family]) -> Table:
     """Means over seeds, where a family has several; differences of means to the first family."""
-    families: dict[tuple[str, str], list[Bootstrap]] = {}
-    for one in judged:
-        families.setdefault(one.family, []).append(one.made.made)
-    means = {family: mean_of(members) for family, members in families.items()}
-    leader, names = next(iter(means)), Counter(name for name, _ in families)
     rows: list[list[Cell | str]] = []
-    for family, members in families.items():
-        name, digest = family
-        label = name if names[name] == 1 else f"{name} ({digest[:SHOWN_DIGITS]})"
-        row: list[Cell | str] = [label, str(len(members))]
+    for family in found:
+        row: list[Cell | str] = [family.label, str(len(family.members))]
         for key in DIFFERENCES.values():
-            written = cell(means[family], key)
-            if len(members) > 1 and key in means[family].point:
-                spread = float(np.std([made.point[key] for made in members], ddof=1))
+            written, spread = cell(family.mean, key), family.spread(key)
+            if spread is not None:
                 ends = f"{written.ends}; SD {shown(key, spread, None).text}"
                 written = Cell(written.text, ends)
             row.append(written)
-        made = None if family == leader else means[family].minus(means[leader], HEADLINE)
-        row.append("–" if made is None else shown(HEADLINE, made.value, made.interval))
+        row.append(_less(family))
         rows.append(row)
-    several = max(len(members) for members in families.values()) > 1
     return Table(
         "methods", "Means over seeds",
-        ["Method", "Seeds", *DIFFERENCES, "Balanced accuracy less the first"],
-        rows if several else [],
-        f"With the {level_of(judged)} interval of the mean over other lesions, and the "
-        "standard deviation over seeds, which that interval does not hold.", 1,
+        ["Method", "Seeds", *DIFFERENCES, f"Balanced accuracy less {found[0].label}"],
+        rows if several_seeds(found) else [],
+        f"With the {level_of(judged)} interval of the mean over other lesions, and the standard "
+        "deviation over seeds, which that interval does not hold; p after Holm's correction over "
+        "the methods.", 1,
     )  # fmt: skip
+
+
+def _less(family: Family) -> Cell | str:
+    made, p_value = family.difference, family.p_value
+    if made is None or p_value is None:
+        return "–"
+    written = shown(HEADLINE, made.value, made.interval)
+    return Cell(written.text, f"{written.ends}; p {_p(p_value)}", p_value < SIGNIFICANT)
 
 
 def _operating(judged: Sequence[Judged]) -> Table:

@@ -18,6 +18,7 @@ from dermdistill.report.figures import (
     MUTED,
     PANEL_INCHES,
     ROW_INCHES,
+    SERIES,
     SURFACE,
     colour,
     legend,
@@ -30,7 +31,7 @@ NAME_CHARACTERS = 22  # of a group's row
 
 
 def roc_figure(judged: Sequence[tuple[int, str, Assessment]], name: str) -> str | None:
-    """Sensitivity against false alarms of malignant against benign, one curve a run."""
+    """Sensitivity against false alarms for malignant; a curve a run, a colour a family."""
     curves = [
         (index, tag, *roc_curve(*task)[:2])
         for index, tag, made in judged
@@ -149,11 +150,15 @@ def group_figure(
 
 
 def _lines(axes: Axes, curves: Sequence[tuple[int, str, Any, Any]]) -> None:
+    named: set[str] = set()
     for index, tag, x, y in curves:
         kept = np.unique(np.linspace(0, len(x) - 1, min(len(x), MOST_POINTS)).astype(int))
-        axes.plot(np.asarray(x)[kept], np.asarray(y)[kept], color=colour(index), label=tag,
-                  linestyle=DASHES[index // 7 % len(DASHES)])  # fmt: skip
-    legend(axes, [tag for _, tag, _, _ in curves])
+        axes.plot(np.asarray(x)[kept], np.asarray(y)[kept], color=colour(index),
+                  linewidth=1.6 if len(curves) <= SERIES else 1.0,
+                  label=None if tag in named else tag,
+                  linestyle=DASHES[index // SERIES % len(DASHES)])  # fmt: skip
+        named.add(tag)
+    legend(axes, [*dict.fromkeys(tag for _, tag, _, _ in curves)])
 
 
 def _square(draw: Any, curves: Sequence[Any], name: str, label: str, x: str, y: str) -> str | None:

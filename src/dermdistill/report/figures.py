@@ -29,7 +29,7 @@ PLACEHOLDERS = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--grid)",
 PANEL_INCHES = (4.6, 2.9)  # drawn near the width it is shown in, so that 9 pt stays legible
 HEAD_INCHES = 0.9  # axis and legend of that figure
 ROW_INCHES = 0.36  # a class's row in the per-class figure
-TICKS = (0.2, 0.5, 2, 5, 20, 50, 200)  # millions of parameters, named between the decades
+TICKS = (0.2, 0.3, 0.5, 2, 3, 5, 20, 30, 50, 200)  # millions, named between the decades
 LEGEND_CHARACTERS, LEGEND_SIGN_CHARACTERS = 52, 7  # a panel's width; a line's sign and its gaps
 DODGE_ROWS = 0.26  # equal runs stand beside each other, not on top
 DODGE_SPAN_ROWS = 0.7  # all runs of a class stay within its row
@@ -130,10 +130,11 @@ def trade_off_figure(points: Sequence[dict[str, Any]]) -> str | None:
     """Test balanced accuracy against parameters; a line joins a student to its teacher.
 
     Args:
-        points: one a run: index, tag, parameters, balanced_accuracy in [0, 1], teacher (a
-            position in `points`, or None).
+        points: one a run: index and tag of its family, parameters, balanced_accuracy in [0, 1],
+            teacher (a position in `points`, or None).
     """
     drawn = [point for point in points if point["parameters"] and point["balanced_accuracy"]]
+    named: set[str] = set()
     if len(drawn) < 2:
         return None
 
@@ -146,23 +147,25 @@ def trade_off_figure(points: Sequence[dict[str, Any]]) -> str | None:
                           [y, 100 * teacher["balanced_accuracy"]],
                           color=MUTED, linewidth=0.9, linestyle=DASHES[2])  # fmt: skip
             axes.plot(x, y, marker(point["index"]), color=colour(point["index"]), markersize=9,
-                      markeredgecolor=SURFACE, zorder=3, label=point["tag"])  # fmt: skip
+                      markeredgecolor=SURFACE, zorder=3,
+                      label=None if point["tag"] in named else point["tag"])  # fmt: skip
+            named.add(point["tag"])
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if value in TICKS else "")
         axes.margins(0.12, 0.2)
-        legend(axes, [point["tag"] for point in drawn])
+        legend(axes, [*dict.fromkeys(point["tag"] for point in drawn)])
 
     label = "Test balanced accuracy against parameters"
     return panel(draw, "trade-off", label, "parameters, millions", "test balanced accuracy, %")
 
 
 def class_figure(classes: Sequence[str], series: Sequence[dict[str, Any]]) -> str | None:
-    """Test sensitivity of every class, one row a class, one sign a run; None without a class.
+    """Test sensitivity of every class, one row a class, one sign a family; None without a class.
 
     Args:
         classes: row names, top first.
-        series: one a run: index, tag, values (class name -> sensitivity in [0, 1] or None),
+        series: one a family: index, tag, values (class name -> sensitivity in [0, 1] or None),
             intervals (class name -> its ends, where there are any).
     """
     if not classes:

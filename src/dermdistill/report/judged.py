@@ -1,12 +1,12 @@
 """Runs judged from their predictions, and how a figure of them is written."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from dermdistill.config import EvaluationConfig, load_config
 from dermdistill.errors import ConfigError, DataError
 from dermdistill.evaluate.assess import Assessment, assess
+from dermdistill.evaluate.drift import Drift, drifts_of
 from dermdistill.evaluate.intervals import Bootstrap, Interval
 from dermdistill.evaluate.subgroups import worst
 from dermdistill.evaluate.tally import Key
@@ -22,10 +22,14 @@ PLAIN = ("macro_auc", "auc", "pr_auc", "kappa", "matthews")  # read as 0.912, th
 class Judged(NamedTuple):
     """One run's assessment and how the page shows it."""
 
-    index: int  # of its colour and sign
-    tag: str  # its name, unique on the page
-    family: tuple[str, str]  # name and digest of its settings but the seed
+    record: RunRecord  # with its name and colour on the page
     made: Assessment
+    drifts: Sequence[Drift] = ()
+
+    @property
+    def tag(self) -> str:
+        """Its name, unique on the page."""
+        return self.record.label
 
 
 def level_of(judged: Sequence[Judged]) -> str:
@@ -52,16 +56,14 @@ def judge(records: Sequence[RunRecord]) -> list[Judged]:
     A run without them gets a note.
     """
     settings, judged = _settings(records[0]), []
-    times = Counter(record.name for record in records)
-    for index, record in enumerate(records):
+    for record in records:
         try:
             made = assess(record.folder, settings)
+            drifts = drifts_of(record.folder, settings)
         except DataError as error:
             record.notes.append(f"Its figures have no interval: {error}.")
             continue
-        twice = times[record.name] > 1
-        tag = f"{record.folder.parent.name}/{record.name}" if twice else record.name
-        judged.append(Judged(index, tag, record.family, made))
+        judged.append(Judged(record, made, drifts))
     return judged
 
 

@@ -30,6 +30,9 @@ class RunRecord:
             empty where nothing was exported.
         teacher: the teacher's run directory, resolved, or None.
         notes: sentences for the reader about what is missing.
+        label: the run's name on a page, see `names`.
+        group: that of its family.
+        series: place of the family's colour and sign.
     """
 
     folder: Path
@@ -41,6 +44,9 @@ class RunRecord:
     parity: dict[str, dict[str, Any] | None]
     teacher: Path | None
     notes: list[str] = field(default_factory=list)
+    label: str = ""
+    group: str = ""
+    series: int = 0
 
     @property
     def family(self) -> tuple[str, str]:
@@ -55,7 +61,7 @@ class RunRecord:
 
     @property
     def name(self) -> str:
-        """The folder's name, which is what people call the run."""
+        """The folder's name."""
         return self.folder.name
 
     @property

@@ -6,6 +6,7 @@ from dermdistill.evaluate.assess import AS_TRAINED, Assessment
 from dermdistill.evaluate.intervals import Bootstrap, Difference
 from dermdistill.evaluate.tally import Key
 from dermdistill.evaluate.versus import Versus
+from dermdistill.report.families import Family
 from dermdistill.report.judged import HEADLINE, SIGNIFICANT, Judged, cell, worst_names
 
 RANKED: dict[str, Key] = {
@@ -35,23 +36,46 @@ def difference_words(difference: Difference, level: float) -> str:
 
 def ranking(judged: Sequence[Judged], versus: Sequence[Versus]) -> str | None:
     """How many of the other runs stand apart from the first; None without others."""
-    if not versus:
-        return None
+    tested = [
+        (judged[one.place].tag, one.differences.get(HEADLINE), one.corrected.get(HEADLINE))
+        for one in versus
+    ]
+    return _ranked(judged[0].tag, tested, "paired by lesion") if versus else None
+
+
+def family_ranking(found: Sequence[Family]) -> str | None:
+    """The same of the means over seeds; None without another family."""
+    tested = [(family.label, family.difference, family.p_value) for family in found[1:]]
+    how = "as means over seeds paired by lesion"
+    return _ranked(found[0].label, tested, how) if tested else None
+
+
+def _ranked(
+    first: str, tested: Sequence[tuple[str, Difference | None, float | None]], how: str
+) -> str:
     apart: dict[str, list[str]] = {"better": [], "worse": []}
-    for one in versus:
-        made, p_value = one.differences.get(HEADLINE), one.corrected.get(HEADLINE)
+    for name, made, p_value in tested:
         if made is not None and p_value is not None and p_value < SIGNIFICANT:
-            apart["better" if made.value > 0 else "worse"].append(judged[one.place].tag)
-    level = [judged[one.place].tag for one in versus
-             if judged[one.place].tag not in apart["better"] + apart["worse"]]  # fmt: skip
+            apart["better" if made.value > 0 else "worse"].append(name)
+    level = [name for name, _, _ in tested if name not in apart["better"] + apart["worse"]]
     parts = [f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {side}"
              for side, names in apart.items() if names]  # fmt: skip
     if level:
         parts.append(f"{', '.join(level)} cannot be told apart from it")
     return (
-        f"Against {judged[0].tag} in balanced accuracy, paired by lesion and corrected for "
-        f"{len(versus)} comparison{'s' if len(versus) > 1 else ''}: {'; '.join(parts)}."
+        f"Against {first} in balanced accuracy, {how} and corrected for "
+        f"{len(tested)} comparison{'s' if len(tested) > 1 else ''}: {'; '.join(parts)}."
     )
+
+
+def family_words(family: Family) -> str:
+    """What the seeds of one method reach together."""
+    made, spread = family.mean, family.spread(HEADLINE)
+    said = (
+        f"Over {len(family.members)} seeds {family.label} reaches a mean balanced accuracy of "
+        f"{100 * made.point[HEADLINE]:.1f} %{with_interval(made, HEADLINE)}"
+    )
+    return f"{said}; between seeds its standard deviation is {100 * spread:.1f} points."
 
 
 def calibration_words(made: Assessment) -> str:

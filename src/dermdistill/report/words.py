@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ def findings(
 
     size = magnitude(cost(student, "parameters"))
     lead = (
-        f"On {count(test['images'])} test images {student.name} ({network_of(student)}, "
+        f"On {count(test['images'])} test images {student.label} ({network_of(student)}, "
         f"{size} parameters) reaches a balanced accuracy of "
         f"{percent(test['balanced_accuracy'])} %{ends(('balanced_accuracy',))}, an accuracy of "
         f"{percent(test['accuracy'])} %{ends(('accuracy',))} and a macro AUC of "
@@ -159,12 +160,33 @@ def command(record: RunRecord) -> str:
     return f"dermdistill {verb} --config {shlex.quote(record.name)}/config.yaml"
 
 
+def commands(records: Sequence[RunRecord], page: str) -> list[tuple[str, str]]:
+    """(figures, what to type to make them again), for every figure of a page."""
+    names = [shlex.quote(record.name) for record in records]
+    judged = [record for record in records if record.provenance.get("judged_run")]
+    own = [name for name, record in zip(names, records, strict=True) if record not in judged]
+    rows = [
+        ("Every table and drawing of this page, intervals and tests, from prediction files alone",
+         f"dermdistill report {' '.join(names)} --output {shlex.quote(page)}"),
+        *((f"Predictions, confusion, areas and cost of {name}, from its weights and images",
+           f"dermdistill evaluate {name}") for name in own),
+        *((f"The same of {record.name}, and its change against the run's own test part",
+           f"dermdistill evaluate --images FOLDER --model "
+           f"{shlex.quote(PurePath(record.provenance['judged_run']).name)} "
+           f"--output {shlex.quote(record.name)}") for record in judged),
+        *((f"The weights of {record.name}, its curves and wall time", command(record))
+          for record in records if record not in judged and record.config is not None),
+    ]  # fmt: skip
+    return rows
+
+
 def facts(record: RunRecord) -> list[tuple[str, str, str | None]]:
     """What made a run: (label, value, the whole value where the shown one is cut short)."""
     made, parity = record.provenance, record.parity
     split, store = made.get("split") or {}, made.get("store") or {}
     versions = made.get("versions") or {}
     rows = [
+        ("Run directory", record.name, None),
         ("Split", split.get("protocol") and f"by {split['protocol']}", None),
         ("Split digest", _short(split.get("digest")), split.get("digest")),
         ("Store digest", _short(store.get("digest")), store.get("digest")),

@@ -1,6 +1,6 @@
 """What one stage trains: a student, what is trained beside it, and the method that judges them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int64
@@ -64,7 +64,7 @@ class Learner(nn.Module):
     def forward(
         self,
         batch: Batch,
-        teachers: tuple[Taps, ...],
+        teach: Callable[[Batch], tuple[Taps, ...]],
         done_ratio: float,
         common_seed: int | None = None,
     ) -> Terms:
@@ -72,24 +72,33 @@ class Learner(nn.Module):
 
         Args:
             batch: the images.
-            teachers: the frozen teachers' taps on their views.
+            teach: gives the frozen teachers' taps on what they see of it.
             done_ratio: share of the training's steps that lie behind.
             common_seed: given where the batch is one process's share: the terms are then those of
                 all shares together, and what they draw is drawn alike everywhere.
         """
+        batch = self.method.show(batch, self.adapters, done_ratio)
         images, stages = batch.for_student(), self.method.stages
-        own = self.student if self.method.teacher == "self" else self.average
-        if own is not None:
+        own = (
+            self.student if self.method.teacher == "self" else self.average and self.average.module
+        )
+        if own is None:
+            teachers = teach(batch)
+        else:
             with torch.no_grad():
-                teachers = (own(batch.for_teacher(), stages),)
+                teachers = (own.given(batch.metadata)(batch.for_teacher(), stages),)
+
+        def taps(network: Backbone) -> Taps:
+            return network.given(batch.metadata)(images, stages)
+
         lesson = Lesson(
             batch=batch,
-            student=None if self.student is None else self.student(images, stages),
+            student=None if self.student is None else taps(self.student),
             teachers=teachers,
             adapters=self.adapters,
             pretext=self._unregistered[0],
             class_weights=self.class_weights,
-            peers=tuple(peer(images, stages) for peer in self.peers),
+            peers=tuple(map(taps, self.peers)),
             memory=self.memory,
             done_ratio=done_ratio,
         )

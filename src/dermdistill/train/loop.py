@@ -19,7 +19,7 @@ from dermdistill.display import Display
 from dermdistill.errors import TerminatedError
 from dermdistill.models.norm import globalise
 from dermdistill.run import BEST, LAST
-from dermdistill.runtime import derived_seed, seed_step
+from dermdistill.runtime import derived_seed, layout, seed_step
 from dermdistill.stop import Stop, sigterm
 from dermdistill.train.checkpoint import save_checkpoint, save_weights
 from dermdistill.train.history import History, NoHistory
@@ -71,7 +71,7 @@ class Trainer:
             for network in filter(None, (self.learner.student, *self.learner.peers)):
                 globalise(network)
         self.steps_per_epoch = len(self.data.train) // self.batch_size
-        self.learner.to(self.fabric.device, memory_format=torch.channels_last)
+        self.learner.to(self.fabric.device, memory_format=layout(self.fabric))
         self.augmentation = Augmentation(self.views)
         optimiser = build_optimiser(self.learner.parameters(), self.config)
         self.schedule = Schedule(optimiser, self.config, self.steps_per_epoch, self.watch)
@@ -174,28 +174,32 @@ class Trainer:
         return self.schedule.total - self.progress.step
 
     def _step(self, chosen: np.ndarray) -> None:
-        """One batch: views, teacher, student, terms, gradient, weights."""
+        """One batch: its views, what is learnt from them, and what is noted of it."""
         progress, part = self.progress, self.data.train
         rank = [self.fabric.global_rank] if self.processes > 1 else []
         seed_step(self.seed, "step", progress.step, *rank)
         own = own_share(chosen, self.fabric.global_rank, self.processes)
         self.data.store.check(part.rows[own])
-        batch = self._batch(part, own, self.augmentation)
+        terms, norm = self.learn(self._batch(part, own, self.augmentation))
+        self.numbers.note(progress.step + 1, [part.ids[i] for i in chosen], terms, norm)
+        values = {"loss": total_loss(terms)} | {name: value for name, (_, value) in terms.items()}
+        for name, value in values.items():
+            once = torch.stack((value.detach(), torch.ones_like(value)))
+            self.sums[name] = self.sums.get(name, 0) + once
+
+    def learn(self, batch: Batch) -> tuple[Terms, Tensor]:
+        """Teacher, student, terms, gradient, weights; return the terms and the gradient's norm."""
         terms = self._terms(batch)
-        loss = total_loss(terms)
         self.optimiser.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
+        self.fabric.backward(total_loss(terms))
         norm = self._clip()
         self.optimiser.step()
         self.schedule.step()
         with self.fabric.autocast():  # the lesson's taps are in the type of the forward pass
-            self.learner.after_step(progress.step + 1)
+            self.learner.after_step(self.progress.step + 1)
         if self.ema is not None:
             self.ema.update(self.learner.student)
-        self.numbers.note(progress.step + 1, [part.ids[i] for i in chosen], terms, norm)
-        for name, value in {"loss": loss, **{n: v for n, (_, v) in terms.items()}}.items():
-            once = torch.stack((value.detach(), torch.ones_like(value)))
-            self.sums[name] = self.sums.get(name, 0) + once
+        return terms, norm
 
     def _clip(self) -> Tensor:
         """The norm of the whole gradient, which is then shortened if the config says so."""
@@ -221,7 +225,7 @@ class Trainer:
         done_ratio, common_seed = min(step / self.schedule.total, 1.0), None
         if self.processes > 1 and self.learner.training:
             common_seed = derived_seed(self.seed, "terms", step)
-        return self.wrapped(batch, self.teach(batch), done_ratio, common_seed)
+        return self.wrapped(batch, self.teach, done_ratio, common_seed)
 
     def _batch(self, part: Part, chosen: np.ndarray, augmentation: Augmentation | None) -> Batch:
         """Chosen images of a part as a batch on the device."""
@@ -232,7 +236,8 @@ class Trainer:
         if augmentation is not None:
             images = method.vary(images)
         rows = torch.from_numpy(chosen).to(target)
-        return Batch(images, target, [part.ids[i] for i in chosen], rows, method.views.apart)
+        ids, known = [part.ids[i] for i in chosen], part.about(chosen)
+        return Batch(images, target, ids, rows, method.views.apart, known)
 
     def _flush(self, history: History) -> dict[str, float]:
         """Write the means of the steps since the last line."""

@@ -97,5 +97,5 @@ def together(lesson: Lesson) -> Lesson:
 def _gather_taps(taps: Taps) -> Taps:
     return Taps(
         gather(taps.map), gather(taps.embedding), gather(taps.logits),
-        tuple(map(gather, taps.stages)),
+        tuple(map(gather, taps.stages)), tuple(map(gather, taps.norms)),
     )  # fmt: skip

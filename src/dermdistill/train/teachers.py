@@ -7,9 +7,10 @@ import torch
 from lightning_fabric import Fabric
 
 from dermdistill.errors import ConfigError
-from dermdistill.models import freeze, load_network
+from dermdistill.models import Backbone, fold_norms, freeze, load_network, with_norms
 from dermdistill.run import BEST, PROVENANCE, digest_file, digest_of, read_json
-from dermdistill.types import Batch, Taps, Widths
+from dermdistill.runtime import layout
+from dermdistill.types import Batch, Metadata, Taps, Widths
 
 
 class FrozenTeachers:
@@ -20,14 +21,17 @@ class FrozenTeachers:
         classes: the classes of the data.
         stages: whether their taps shall hold stages.
         fabric: device and number format.
+        input_px: side of the images.
+        norms: whether a method asks what their batch norms see; else these are folded away.
 
     Raises:
         ConfigError: one knows other classes.
     """
 
     def __init__(
-        self, runs: Sequence[Path], classes: tuple[str, ...], stages: bool, fabric: Fabric
-    ):
+        self, runs: Sequence[Path], classes: tuple[str, ...], stages: bool, fabric: Fabric,
+        input_px: int, norms: bool = False,
+    ):  # fmt: skip
         for run in runs:
             known = tuple(read_json(run / PROVENANCE)["classes"])
             if known != classes:
@@ -35,29 +39,60 @@ class FrozenTeachers:
                     f"the teacher in {run} knows the classes {', '.join(known)}; the data have "
                     f"{', '.join(classes)}. Train a teacher on these data (leave teacher.run empty)"
                 )
-        self.runs, self.stages, self.fabric = runs, stages, fabric
+        self.runs, self.stages, self.fabric, self.input_px = runs, stages, fabric, input_px
+        loaded = [load_network(run) for run in runs]
         self.networks = [
-            freeze(load_network(run)).to(fabric.device, memory_format=torch.channels_last)
-            for run in runs
+            freeze(network if norms else fold_norms(network, input_px)).to(
+                fabric.device, memory_format=layout(fabric)
+            )
+            for network in loaded
         ]
 
-    @torch.no_grad()
     def __call__(self, batch: Batch) -> tuple[Taps, ...]:
         """Their taps on a batch's views."""
-        images = batch.for_teacher().contiguous(memory_format=torch.channels_last)
         with self.fabric.autocast():
-            return tuple(network(images, self.stages) for network in self.networks)
+            return ask(self.networks, batch, self.stages, layout(self.fabric))
 
-    def widths(self, input_px: int) -> list[Widths]:
+    def warn(self, training: Metadata) -> None:
+        """Warn of names of sexes and sites in training that a teacher does not know."""
+        for run, network in zip(self.runs, self.networks, strict=True):
+            if network.encoder is not None:
+                network.encoder.warn(training, f"the teacher in {run}")
+
+    @property
+    def read_metadata(self) -> bool:
+        """Whether an answer depends on metadata beside the images."""
+        return any(network.encoder is not None for network in self.networks)
+
+    def widths(self) -> list[Widths]:
         """Their sizes."""
-        return [network.widths(input_px, self.stages) for network in self.networks]
+        return [network.widths(self.input_px, self.stages) for network in self.networks]
 
     def key(self, precision: str) -> str:
         """The digest of all that an answer depends on beside the images."""
         return digest_of({
             "teachers": [digest_file(run / BEST) for run in self.runs],
             "stages": self.stages,
+            "norms": "folded",
             "precision": precision,
             "device": self.fabric.device.type,
             "torch": torch.__version__,
         })  # fmt: skip
+
+
+def ask(
+    networks: Sequence[Backbone],
+    batch: Batch,
+    stages: bool,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> tuple[Taps, ...]:
+    """The taps of frozen networks on a batch's views, without gradient to anything.
+
+    Only where a method made the images is there one to them, and `norms` in the taps.
+    """
+    images = batch.for_teacher().contiguous(memory_format=memory_format)
+    told = [network.given(batch.metadata) for network in networks]
+    if images.requires_grad:
+        return tuple(with_norms(network, images, stages) for network in told)
+    with torch.no_grad():
+        return tuple(network(images, stages) for network in told)

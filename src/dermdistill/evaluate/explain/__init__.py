@@ -4,7 +4,7 @@ Written into `RUN/explain/`: `explanation.json` (means), `images.csv` (every ima
 intervals are made from) and `gallery.png`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from dermdistill.evaluate.opened import OpenedRun, open_run
 from dermdistill.evaluate.predict import PREDICT_BATCH
 from dermdistill.models import Backbone
 from dermdistill.run import RESEARCH_NOTICE, write_csv, write_json
+from dermdistill.types import Metadata
 
 FOLDER, SUMMARY, IMAGES, GALLERY = "explain", "explanation.json", "images.csv", "gallery.png"
 PARTS = ("test", "validation", "train")
@@ -50,6 +51,7 @@ class _Explainer:
     """The networks of a run, and how each is explained."""
 
     opened: OpenedRun
+    network: Backbone
     kind: str
     teacher: Backbone | None
     teacher_kind: str | None
@@ -57,8 +59,13 @@ class _Explainer:
 
     def probabilities(self, images: Tensor) -> Tensor:
         with torch.no_grad(), self.opened.fabric.autocast():
-            logits = self.opened.network(images).logits
+            logits = self.network(images).logits
         return logits.float().softmax(1)
+
+    def given(self, metadata: Metadata) -> "_Explainer":
+        """The same, about the patients of the images that come next."""
+        teacher = self.teacher and self.teacher.given(metadata)
+        return replace(self, network=self.network.given(metadata), teacher=teacher)
 
 
 def explain_run(
@@ -114,6 +121,7 @@ def _explainer(opened: OpenedRun, with_teacher: bool, kind: str, stride: int | N
     taught_by = f"the teacher in {opened.teacher_folder}"
     return _Explainer(
         opened,
+        opened.network,
         choose_map(opened.network, px, kind, name, stride),
         teacher,
         teacher and choose_map(teacher, px, kind, taught_by, stride),
@@ -156,13 +164,13 @@ def _explain(
     for batch in batches:
         pixels = part.pixels(batch)
         images = upright_view(pixels.to(device)).contiguous(memory_format=torch.channels_last)
-        probabilities = explainer.probabilities(images)
-        confidence, classes = probabilities.max(1)
-        maps = _maps(explainer, images, classes)
+        asked = explainer.given(part.about(batch))
+        confidence, classes = asked.probabilities(images).max(1)
+        maps = _maps(asked, images, classes)
         masks = None
         if outlines is not None:
             masks = tuple(torch.from_numpy(each[batch]).to(device) for each in outlines)
-        values = _measure(explainer, images, classes, maps, masks)
+        values = _measure(asked, images, classes, maps, masks)
         for place, row in enumerate(batch):
             truth = names[part.labels[row]] if part.labels[row] >= 0 else None
             predicted = names[classes[place]]
@@ -182,7 +190,7 @@ def _explain(
 
 def _maps(explainer: _Explainer, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
     """The run's map, and its teacher's if there is one."""
-    networks = {explainer.opened.origin["stage"]: (explainer.opened.network, explainer.kind)}
+    networks = {explainer.opened.origin["stage"]: (explainer.network, explainer.kind)}
     if explainer.teacher is not None:
         networks["teacher"] = (explainer.teacher, explainer.teacher_kind)
     return {

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dermdistill.errors import ConfigError, unknown_name
 from dermdistill.models import Backbone, noise_image, pools_by_mean
+from dermdistill.types import Metadata
 
 EXACT, BEST = "cam", "auto"
 # Names here -> classes of the grad-cam library that need one forward and one backward pass.
@@ -47,7 +48,7 @@ def class_activation_map(
 
 def _reads_its_map(network: Backbone, input_px: int) -> bool:
     """Whether the last map has a gradient: a transformer that reads a token leaves it without."""
-    split = _Split(network)
+    split = _Split(network.given(Metadata.missing(1)))
     features = split.features(noise_image(network, input_px)).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(split.head(features)[0, 0], features)
     return bool(network.as_map(gradient).any())
@@ -101,7 +102,7 @@ def evidence_maps(
 
     Args:
         network: a frozen network.
-        images: RGB in [0, 1].
+        images: RGB in [0, 1], of the patients that the network was given.
         classes: the class to explain, one an image.
         kind: what `choose_map` chose.
         stride: look at the last stage whose map is so many times smaller than the image, instead

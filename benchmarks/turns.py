@@ -1,0 +1,90 @@
+"""Processes that hold one form of a step each, and do it in turns."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+import torch
+
+from dermdistill.train.checkpoint import save_weights
+from machine import peak_mb, reset_peak
+from step_setting import Setting, build
+
+FORMS = {"published": "fp32", "ours": "bf16"}
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+class Taker:
+    """A process that holds one form and does a step whenever it is asked.
+
+    Args:
+        setting: what it works on.
+        form, stage, precision: as of `build`.
+        threads: that it computes in.
+    """
+
+    def __init__(self, setting: Setting, form: str, stage: str, precision: str, threads: int):
+        told = asdict(setting) | {"folder": str(setting.folder)}
+        command = [sys.executable, __file__]
+        command += [json.dumps([told, form, stage, precision, threads])]
+        pages = "1" if form == "ours" else "0"  # the package's setting, and torch's own
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | {"THP_MEM_ALLOC_ENABLE": pages},
+        )  # fmt: skip
+
+    def step(self) -> dict[str, float]:
+        """Loss, seconds by either clock, and the peak in MB so far."""
+        print("step", file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process ended with {self.process.wait()}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End it."""
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def in_turns(setting: Setting, stage: str, rounds: int, threads: int) -> dict[str, list[dict]]:
+    """Every form's steps, the first of which is the warm-up and starts from the same weights."""
+    takers = {f: Taker(setting, f, stage, p, threads) for f, p in FORMS.items()}
+    steps: dict[str, list[dict]] = {form: [] for form in FORMS}
+    try:
+        for _ in range(rounds + 1):
+            for form, taker in takers.items():
+                steps[form].append(taker.step())
+    finally:
+        for taker in takers.values():
+            taker.close()
+    return steps
+
+
+def serve(told: dict, form: str, stage: str, precision: str, threads: int) -> None:
+    """What such a process does: a step for every line that it reads; then it writes its weights."""
+    torch.set_num_threads(threads)
+    folder = Path(told["folder"])
+    step = build(Setting(**told | {"folder": folder}), form, stage, precision)
+    before = psutil.Process().memory_info().rss / 2**20
+    reset_peak()
+    for _ in sys.stdin:
+        started = {name: clock() for name, clock in CLOCKS.items()}
+        loss = step.learn()
+        seconds = {name: clock() - started[name] for name, clock in CLOCKS.items()}
+        print(json.dumps({"loss": loss, "mb": peak_mb() - before} | seconds), flush=True)
+    save_weights(weights_after(folder, form, stage), step.trained.state_dict())
+
+
+def weights_after(folder: Path, form: str, stage: str) -> Path:
+    """Where a process leaves what it trained when it is closed."""
+    return folder / f"{stage}-{form}.safetensors"
+
+
+if __name__ == "__main__":
+    serve(*json.loads(sys.argv[1]))

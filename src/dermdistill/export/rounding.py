@@ -1,0 +1,102 @@
+"""Weights that 8 bits hold, chosen so that every layer's answers move least.
+
+Rounding each weight to its nearest step is what costs an 8-bit network its answers (docs/log.md,
+2026-11-25): a filter that takes differences sums to nothing, and its rounded self does not. So the
+weights are moved onto their channel's grid here, once, with each one's error made up for by those
+still to come; the quantisers of all runtimes, which use the very same grid, find nothing to round.
+"""
+
+import copy
+import functools
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dermdistill.export.graph import WHITE, DeployedGraph
+from dermdistill.export.subject import Subject
+
+STEPS = 127  # of a signed byte, either way; no runtime here uses the 128th
+DAMPING = 0.01  # of the mean square of a layer's inputs, so that unused ones leave it solvable
+IMAGES, PATCHES = 64, 256  # that a layer's inputs are taken from; of each image
+
+
+@functools.lru_cache(maxsize=1)  # for all 8-bit formats of one export
+def rounded(subject: Subject) -> DeployedGraph:
+    """A copy of a subject's graph whose convolutions have weights that 8 bits hold.
+
+    The heads on the last map keep theirs: no format rounds them.
+    """
+    graph = copy.deepcopy(subject.graph)
+    pixels = subject.calibration_pixels()
+    chosen = torch.from_numpy(pixels[:: -(-len(pixels) // IMAGES)])
+    round_weights(graph.network, chosen.permute(0, 3, 1, 2).float() / WHITE)
+    return graph
+
+
+@torch.no_grad()
+def round_weights(network: nn.Module, images: Float[Tensor, "samples 3 rows cols"]) -> None:
+    """Move the weights of every convolution onto its channel's grid, in place.
+
+    One after the other as they run, so that each makes the best of what the rounded ones before it
+    give. A batch norm behind one scales a whole channel and its grid alike, so it does not matter
+    that converters fold it in later.
+
+    Args:
+        network: in evaluation mode.
+        images: in [0, 1].
+    """
+    hooks = [module.register_forward_pre_hook(_round) for module in network.modules()
+             if isinstance(module, nn.Conv2d)]  # fmt: skip
+    try:
+        network(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def on_grid(
+    weight: Float[Tensor, "groups outputs inputs"], moments: Float[Tensor, "groups inputs inputs"]
+) -> Float[Tensor, "groups outputs inputs"]:
+    """The weights as whole numbers of steps, an output's largest being 127 of them.
+
+    Args:
+        weight: of linear maps side by side.
+        moments: mean of x x^T over the inputs x of each.
+
+    Source: Frantar, Ashkboos, Hoefler and Alistarh, GPTQ, ICLR 2023, algorithm 1 without its
+        blocks; the largest weight is never moved, so that whoever looks for the grid finds it.
+    """
+    largest = weight.abs() == weight.abs().amax(2, keepdim=True)
+    tiny = torch.finfo(weight.dtype).tiny
+    step = (weight.abs().amax(2, keepdim=True) / STEPS).clamp_min(tiny)
+    mean_square = moments.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+    damping = DAMPING * mean_square[:, None, None] * torch.eye(moments.shape[1]).to(moments)
+    after = torch.linalg.cholesky(torch.linalg.inv(moments + damping), upper=True)
+    left, found = weight.clone(), torch.empty_like(weight)
+    for place in range(weight.shape[2]):
+        one, later = slice(place, place + 1), slice(place + 1, None)
+        wanted = torch.where(largest[..., one], weight[..., one], left[..., one])
+        found[..., one] = (wanted / step).round().clamp(-STEPS, STEPS) * step
+        error = (left[..., one] - found[..., one]) / after[:, one, one]
+        left[..., later] -= error * after[:, one, later]
+    return found
+
+
+def _round(conv: nn.Conv2d, inputs: tuple[Tensor]) -> None:
+    weight = conv.weight.flatten(1).unflatten(0, (conv.groups, -1)).double()
+    conv.weight.copy_(on_grid(weight, _moments(conv, inputs[0])).reshape(conv.weight.shape))
+
+
+def _moments(conv: nn.Conv2d, images: Tensor) -> Float[Tensor, "groups inputs inputs"]:
+    """Mean of x x^T over patches x of what a convolution reads."""
+    half = [rate * (side - 1) // 2
+            for rate, side in zip(conv.dilation, conv.kernel_size, strict=True)]  # fmt: skip
+    total = 0
+    for image in images.split(1):  # all patches of all images at once would fill the memory
+        patches = F.unfold(image, conv.kernel_size, conv.dilation, half)[0]
+        patches = patches[:, :: max(1, patches.shape[1] // PATCHES) | 1]
+        x = patches.double().unflatten(0, (conv.groups, -1))
+        total = total + x @ x.mT / x.shape[2]
+    return total / len(images)
