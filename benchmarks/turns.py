@@ -1,6 +1,7 @@
 """Processes that hold one form of a step each, and do it in turns."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -31,9 +32,11 @@ class Taker:
         told = asdict(setting) | {"folder": str(setting.folder)}
         command = [sys.executable, __file__]
         command += [json.dumps([told, form, stage, precision, threads])]
+        pages = "1" if form == "ours" else "0"  # the package's setting, and torch's own
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | {"THP_MEM_ALLOC_ENABLE": pages},
+        )  # fmt: skip
 
     def step(self) -> dict[str, float]:
         """Loss, seconds by either clock, and the peak in MB so far."""

@@ -119,7 +119,7 @@ def trainer(
         method: by name.
         options: the method's hyper-parameters.
         init: seed of the weights that it starts from.
-        before_step: called whenever the teacher is asked, in the middle of every step.
+        before_step: called whenever the networks are asked, in the middle of every step.
         teacher: who teaches, if the method asks for somebody.
         metadata: how the student reads age, sex and site.
     """
@@ -143,8 +143,9 @@ def trainer(
         torch.from_numpy(data.train.labels), _weights(data), pretext,
     )  # fmt: skip
 
+    learner.register_forward_pre_hook(lambda *_: before_step())
+
     def teach(batch):
-        before_step()
         return ask(teachers, batch, built.stages)
 
     return Trainer(

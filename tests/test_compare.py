@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 
 import pytest
 import yaml
@@ -116,7 +116,8 @@ def test_a_start_that_ray_gives_up_is_tried_again_here_alone(monkeypatch, addres
         asked.append(settings)
         raise Exception("The current node timed out during startup")
 
-    stand_in = SimpleNamespace(init=init, shutdown=lambda: None)
+    stand_in = ModuleType("ray")
+    stand_in.init, stand_in.shutdown = init, lambda: None
     monkeypatch.setitem(sys.modules, "ray", stand_in)
     monkeypatch.setenv(WAIT_VARIABLE, "7")
     with pytest.raises(RunError, match=r"tried \d times: The current node timed out.*--ray none"):

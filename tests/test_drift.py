@@ -73,7 +73,7 @@ def test_intervals_hold_the_known_drop_as_often_as_they_say():
         for name, pair in (("lesions", (home, away)), ("images", alone)):
             low, high = drift(*pair, FEW).change(ACCURACY).interval
             held[name] += low <= -0.15 <= high
-    assert 0.92 <= held["lesions"] / 500 <= 0.98  # four deviations of the binomial around 0.95
+    assert abs(held["lesions"] / 500 - 0.95) <= 0.039  # four deviations of the binomial
     assert held["images"] / 500 < 0.91
 
 
@@ -183,7 +183,7 @@ def test_sources_are_read_where_a_table_names_them(tmp_path):
 
 
 def test_evaluating_elsewhere_writes_the_drift(tmp_path, capsys):
-    from dermdistill.commands import evaluate
+    from dermdistill.commands.judge import evaluate
 
     run = small.exported()
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}

@@ -14,7 +14,7 @@ import small
 from dermdistill.config import NetworkConfig, StudentConfig, TeacherConfig, load_config
 from dermdistill.data.readers import read_table
 from dermdistill.data.table import Table
-from dermdistill.distill import Stage, distill, evaluate
+from dermdistill.distill import distill, evaluate
 from dermdistill.errors import ConfigError, DataError, RunError
 from dermdistill.evaluate.images import score_images
 from dermdistill.evaluate.opened import open_run
@@ -25,6 +25,7 @@ from dermdistill.models import MetaBlock, MetadataEncoder, build_backbone, load_
 from dermdistill.models.pooling import pools_by_mean
 from dermdistill.run import BEST, HISTORY, PROVENANCE, read_json
 from dermdistill.runtime import start_fabric
+from dermdistill.stages import Stage
 from dermdistill.train.checkpoint import CHECKPOINT
 from dermdistill.train.teacher_cache import TeacherCache
 from dermdistill.types import Metadata, total_loss
@@ -177,6 +178,8 @@ def test_concat_is_one_linear_layer_over_embedding_and_metadata():
         taps, image = made.given(TWO)(pixels), plain(pixels)
         wide = torch.cat([image.embedding, ENCODER(TWO)], 1)
         wanted = wide @ made.classifier.weight.T + made.classifier.bias
+    torch.testing.assert_close(made.classifier.weight[:, : -ENCODER.width], plain.classifier.weight)
+    torch.testing.assert_close(made.classifier.bias, plain.classifier.bias)
     torch.testing.assert_close(taps.map, image.map)
     torch.testing.assert_close(taps.embedding, wide)
     torch.testing.assert_close(taps.logits, wanted)

@@ -23,7 +23,7 @@ from dermdistill.train.parallel import check_shares, own_share
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "parallel.py"
 # Gradients up to 1.3e-4 apart in fp32, 6e-13 in float64: docs/log.md; the bar of 1e-5 stands.
-ROUNDED_FURTHER = {"stalk", "tss_kd", "at"}
+ROUNDED_FURTHER = {"stalk", "tss_kd", "at", "adadfkd"}
 # So that one process and two see the same pixels: their draws differ, by rank.
 UNVARIED = ViewsConfig(
     scale=(1.0, 1.0), rotation_deg=0.0, translate_ratio=0.0, flip_probability=0.0, brightness=0.0,
@@ -91,7 +91,7 @@ def test_two_processes_compute_the_loss_and_gradients_of_one():
 
 @pytest.mark.slow
 def test_every_method_computes_the_same_in_two_processes():
-    """In float64 all do; in fp32 all but three, whose gradients rounding alone moves further."""
+    """In float64 all do; in fp32 all but four, whose gradients rounding alone moves further."""
     done = subprocess.run([sys.executable, str(BENCHMARK)], capture_output=True, text=True,
                           check=False)  # fmt: skip
     rows = re.findall(r"^(\w+) +float32 .* float64 loss (\S+) gradient (\S+)$", done.stdout, re.M)

@@ -27,7 +27,7 @@ from dermdistill.evaluate.robustness.purify import (
     _gradient,
     tv_denoised,
 )
-from dermdistill.evaluate.robustness.summary import corruption_errors
+from dermdistill.evaluate.robustness.summary import corruption_errors, error_intervals
 from dermdistill.run import read_json
 
 UNDRAWN = ("jpeg", "low_resolution")  # nothing is drawn at random
@@ -242,6 +242,27 @@ def test_mean_corruption_error_is_the_papers():
     assert alone["clean_error"] == pytest.approx(0.1)
 
 
+def test_intervals_of_the_means_are_quantiles_over_common_draws():
+    rng, conditions = np.random.default_rng(0), (("clean", 0), ("hair", 1), ("hair", 2), ("fog", 1))
+    rows = [_row(who, name, level, 0.3) for who in ("student", "teacher")
+            for name, level in conditions]  # fmt: skip
+    draws = [rng.uniform(0.5, 0.8, 200) for _ in rows]
+    found = error_intervals(rows, draws, "student", "teacher", 0.9)
+    error = {(row["network"], row["corruption"], row["severity"]): 1 - values
+             for row, values in zip(rows, draws, strict=True)}  # fmt: skip
+    ratios = [
+        ((error["student", "hair", 1][d] + error["student", "hair", 2][d])
+         / (error["teacher", "hair", 1][d] + error["teacher", "hair", 2][d])
+         + error["student", "fog", 1][d] / error["teacher", "fog", 1][d]) / 2
+        for d in range(200)
+    ]  # fmt: skip
+    assert found["mean_corruption_error"] == pytest.approx(np.quantile(ratios, [0.05, 0.95]))
+    clean = np.quantile(error["student", "clean", 0], [0.05, 0.95])
+    assert found["clean_error"] == pytest.approx(clean)
+    alone = error_intervals(rows[:4], draws[:4], "student", "teacher", 0.9)
+    assert alone["mean_corruption_error"] is None
+
+
 @pytest.fixture(scope="module")
 def tested(tmp_path_factory) -> Path:
     """A student with a teacher, corrupted and attacked through the command line."""
@@ -265,7 +286,10 @@ def test_every_condition_has_a_row_that_its_predictions_give(tested):
         assert len(predictions) == int(row["images"]) == 20
         figures = classification_metrics(predictions)
         assert float(row["balanced_accuracy"]) == pytest.approx(figures["balanced_accuracy"])
+        assert float(row["low"]) <= figures["balanced_accuracy"] <= float(row["high"])
     summary = read_json(folder / SUMMARY)
+    ends = summary["corruptions"]["intervals"]
+    assert ends["mean_error"][0] < summary["corruptions"]["mean_error"] < ends["mean_error"][1]
     assert summary["corruptions"]["reference"] == "teacher"
     assert set(summary["corruptions"]["per_corruption"]) == set(CORRUPTIONS)
     for picture in ("corruptions.png", "examples.png"):

@@ -123,6 +123,16 @@ def test_a_restored_schedule_continues(options, done):
     assert run(again, continued, done, 20) == whole[done:]
 
 
+@pytest.mark.parametrize("kind", ["cosine", "plateau"])
+def test_a_foreign_state_is_refused(kind):
+    _, schedule = scheduled(schedule=kind)
+    before = schedule.state_dict()
+    for foreign in ({}, {"foreign": 1}, before | {"foreign": 1}):
+        with pytest.raises(KeyError, match="a schedule of"):
+            schedule.load_state_dict(foreign)
+    assert schedule.state_dict() == before
+
+
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
 def test_optimiser_takes_what_is_trained(name, kind):
     trained, frozen = nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False)

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import small
-from dermdistill.distill import TEACHER_CACHE, distill
+from dermdistill.distill import distill
 from dermdistill.run import BEST, HISTORY, LAST
+from dermdistill.stages import TEACHER_CACHE
 from dermdistill.train import teacher_cache
 from dermdistill.train.teacher_cache import TeacherCache, digest_of_images
 from dermdistill.types import Batch, Taps

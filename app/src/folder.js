@@ -48,7 +48,7 @@ export class Folder {
   async score(file) {
     const row = { name: file.webkitRelativePath || file.name };
     try {
-      row.answer = await (await this.model.ready).answer({ blob: file, turn: 0, box: null });
+      row.answer = await this.model.answer({ blob: file, turn: 0, box: null });
       row.answer.cam = null; // thousands of maps would fill the memory
     } catch {
       row.error = "unreadable";

@@ -116,7 +116,7 @@ export class Slot {
     this.root.classList.add("waiting");
     this.say(t("slot.asking"));
     try {
-      const answer = await (await this.model.ready).answer(photo);
+      const answer = await this.model.answer(photo);
       if (turn !== this.asked) return; // the person went on meanwhile
       this.answer = answer;
       this.chosen = answer.cam ? answer.ranking[0].index : null;

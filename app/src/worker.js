@@ -6,6 +6,7 @@ import { examine } from "./quality.js";
 const FOLDER = new URL("./", self.location.href).href;
 let ask = null;
 let spec = null;
+let opened = null;
 let queue = Promise.resolve();
 
 // Opens the first of the models that runs here; each file is compared with its digest.
@@ -43,20 +44,27 @@ async function fetchFile(url, digest) {
   return bytes;
 }
 
-async function answer({ blob, turn, box }) {
+async function timed(work) {
   const start = performance.now();
-  const { pixels, side } = await toSquare(blob, turn, box, spec);
-  const found = await ask(pixels);
-  return { ...found, quality: examine(pixels, spec.px, side), ms: performance.now() - start };
+  return [await work(), performance.now() - start];
 }
 
-// One after the other: the model has one set of buffers.
-self.onmessage = ({ data: { id, kind, value } }) => {
-  queue = queue.then(async () => {
-    try {
-      self.postMessage({ id, value: await { open, answer }[kind](value) });
-    } catch (error) {
-      self.postMessage({ id, error: String(error.message ?? error) });
-    }
-  });
+// A picture is decoded while the model may still be on its way; its wait for that is not counted.
+async function answer({ blob, turn, box }) {
+  const [{ pixels, side }, decoding] = await timed(() => toSquare(blob, turn, box, spec));
+  await opened;
+  // One after the other: the model has one set of buffers.
+  const asked = queue.then(() => timed(() => ask(pixels)));
+  queue = asked.catch(() => {});
+  const [found, asking] = await asked;
+  return { ...found, quality: examine(pixels, spec.px, side), ms: decoding + asking };
+}
+
+self.onmessage = async ({ data: { id, kind, value } }) => {
+  try {
+    if (kind === "open") opened = open(value);
+    self.postMessage({ id, value: await (kind === "open" ? opened : answer(value)) });
+  } catch (error) {
+    self.postMessage({ id, error: String(error.message ?? error) });
+  }
 };

@@ -11,6 +11,11 @@ from typing import Any
 # maker from the moment they are imported (its Privacy.md, since 1.32); medical images are near.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+# Large tensors in large pages (Linux): on a CPU a step's maps are taken from the system anew and
+# again, and page by page that costs more than computing on them (docs/performance.md). torch reads
+# this when it makes its first tensor, which other libraries do while they are imported.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
 _HOMES = {
     "Config": "config", "load_config": "config",
     "DermdistillError": "errors",

@@ -10,7 +10,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from dermdistill import commands, studies
+from dermdistill.commands import data, deploy, judge, train
 from dermdistill.config import Config
 from dermdistill.errors import ConfigError, DermdistillError, TerminatedError, unknown_name
 from dermdistill.run import RESEARCH_NOTICE
@@ -21,28 +21,28 @@ DESCRIPTION = (
     + RESEARCH_NOTICE
 )
 COMMANDS: dict[str, Callable] = {
-    "data fetch": commands.data_fetch,
-    "data synth": commands.data_synth,
-    "data pack": commands.data_pack,
-    "data split": commands.data_split,
-    "data audit": commands.data_audit,
-    "data tone": commands.data_tone,
-    "teach": commands.teach,
-    "distill": commands.distill,
-    "compare": commands.compare,
-    "evaluate": commands.evaluate,
-    "explain": studies.explain,
-    "robustness": studies.robustness,
-    "ood": studies.ood,
-    "export": commands.export,
-    "bundle check": commands.bundle_check,
-    "predict": commands.predict,
-    "bench": commands.bench,
-    "app": commands.app,
-    "serve": commands.serve,
-    "report": commands.report,
-    "methods": commands.methods,
-    "demo": commands.demo,
+    "data fetch": data.data_fetch,
+    "data synth": data.data_synth,
+    "data pack": data.data_pack,
+    "data split": data.data_split,
+    "data audit": data.data_audit,
+    "data tone": data.data_tone,
+    "teach": train.teach,
+    "distill": train.distill,
+    "compare": train.compare,
+    "evaluate": judge.evaluate,
+    "explain": judge.explain,
+    "robustness": judge.robustness,
+    "ood": judge.ood,
+    "export": deploy.export,
+    "bundle check": deploy.bundle_check,
+    "predict": deploy.predict,
+    "bench": deploy.bench,
+    "app": deploy.app,
+    "serve": deploy.serve,
+    "report": judge.report,
+    "methods": train.methods,
+    "demo": train.demo,
 }
 GROUPS = ("data", "bundle")  # their commands have two words
 NO_OPTIONS = {"config", "resume"}  # arguments that are given in another way

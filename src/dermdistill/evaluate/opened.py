@@ -4,11 +4,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int64
 from lightning_fabric import Fabric
 
 from dermdistill.config import Config, load_config
-from dermdistill.data.dataset import Dataset, open_dataset
+from dermdistill.data.dataset import Dataset, Part, open_dataset
 from dermdistill.errors import RunError
+from dermdistill.evaluate.groups import units_of
 from dermdistill.models import Backbone, freeze, load_network
 from dermdistill.run import CONFIG, METRICS, PROVENANCE, read_json
 from dermdistill.runtime import start_fabric
@@ -39,6 +42,11 @@ class OpenedRun:
         """The run directory of who taught it; None where nobody did."""
         named = self.origin["teacher_run"]
         return None if named is None else (self.folder / named).resolve()
+
+    def units(self, part: Part) -> Int64[np.ndarray, " images"]:
+        """Code of the lesion, or patient where known, that each image of a part is of, from 0."""
+        table = self.data.table
+        return units_of(table.frame.iloc[table.rows(part.ids)])
 
     def teacher(self) -> Backbone | None:
         """Who taught it, frozen, on the device; None where nobody did.

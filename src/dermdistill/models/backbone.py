@@ -99,19 +99,23 @@ class Backbone(nn.Module):
         """Read metadata from now on: by "concat" or "metablock".
 
         Raises:
-            ConfigError: the classifier is not linear, which "concat" widens.
+            ConfigError: the classifier is not linear with a bias, which "concat" widens.
         """
         self.encoder = encoder
         if how == "metablock":
             self.gate = MetaBlock(self.network.num_features, encoder.width)
             return
         plain = self.network.get_classifier()
-        if not isinstance(plain, nn.Linear):
+        if not isinstance(plain, nn.Linear) or plain.bias is None:
             raise ConfigError(
                 f"metadata cannot be put beside the embedding of {type(self.network).__name__}, "
-                "whose classifier is not linear; set metadata to metablock"
+                "whose classifier is not linear with a bias; set metadata to metablock"
             )
-        self.wide_classifier = nn.Linear(plain.in_features + encoder.width, plain.out_features)
+        wide = nn.Linear(plain.in_features + encoder.width, plain.out_features)
+        with torch.no_grad():  # timm draws some classifiers ten times larger: keep its scale
+            wide.weight[:, : plain.in_features] = plain.weight
+            wide.bias.copy_(plain.bias)
+        self.wide_classifier = wide
         self.network.reset_classifier(0)
 
     @property

@@ -3,15 +3,14 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from dermdistill.models.backbone import Backbone
 from dermdistill.types import Taps
 
 
 def remembering_norms(network: nn.Module) -> list[nn.Module]:
-    """The batch norms of a network that keep running statistics; transformers have none."""
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    """The batch norms of maps that keep running statistics; transformers have none."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     return [norm for norm in norms if norm.running_mean is not None]
 
 

@@ -19,7 +19,7 @@ from dermdistill.display import Display
 from dermdistill.errors import TerminatedError
 from dermdistill.models.norm import globalise
 from dermdistill.run import BEST, LAST
-from dermdistill.runtime import derived_seed, seed_step
+from dermdistill.runtime import derived_seed, layout, seed_step
 from dermdistill.stop import Stop, sigterm
 from dermdistill.train.checkpoint import save_checkpoint, save_weights
 from dermdistill.train.history import History, NoHistory
@@ -71,7 +71,7 @@ class Trainer:
             for network in filter(None, (self.learner.student, *self.learner.peers)):
                 globalise(network)
         self.steps_per_epoch = len(self.data.train) // self.batch_size
-        self.learner.to(self.fabric.device, memory_format=torch.channels_last)
+        self.learner.to(self.fabric.device, memory_format=layout(self.fabric))
         self.augmentation = Augmentation(self.views)
         optimiser = build_optimiser(self.learner.parameters(), self.config)
         self.schedule = Schedule(optimiser, self.config, self.steps_per_epoch, self.watch)

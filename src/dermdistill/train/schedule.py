@@ -81,7 +81,13 @@ class Schedule:
         return {key: value for key, value in state.items() if key != "lr_lambdas"}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue where a checkpoint stood."""
+        """Continue where a checkpoint stood.
+
+        Raises:
+            KeyError: it is of another schedule; torch's own would take up any names.
+        """
+        if state.keys() != self.state_dict().keys():
+            raise KeyError(f"a schedule of {sorted(state)}")
         (self.by_step or self.plateau).load_state_dict(
             state | ({"lr_lambdas": [None]} if self.by_step else {})
         )

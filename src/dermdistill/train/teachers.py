@@ -9,6 +9,7 @@ from lightning_fabric import Fabric
 from dermdistill.errors import ConfigError
 from dermdistill.models import Backbone, fold_norms, freeze, load_network, with_norms
 from dermdistill.run import BEST, PROVENANCE, digest_file, digest_of, read_json
+from dermdistill.runtime import layout
 from dermdistill.types import Batch, Metadata, Taps, Widths
 
 
@@ -42,7 +43,7 @@ class FrozenTeachers:
         loaded = [load_network(run) for run in runs]
         self.networks = [
             freeze(network if norms else fold_norms(network, input_px)).to(
-                fabric.device, memory_format=torch.channels_last
+                fabric.device, memory_format=layout(fabric)
             )
             for network in loaded
         ]
@@ -50,7 +51,7 @@ class FrozenTeachers:
     def __call__(self, batch: Batch) -> tuple[Taps, ...]:
         """Their taps on a batch's views."""
         with self.fabric.autocast():
-            return ask(self.networks, batch, self.stages)
+            return ask(self.networks, batch, self.stages, layout(self.fabric))
 
     def warn(self, training: Metadata) -> None:
         """Warn of names of sexes and sites in training that a teacher does not know."""
@@ -79,12 +80,17 @@ class FrozenTeachers:
         })  # fmt: skip
 
 
-def ask(networks: Sequence[Backbone], batch: Batch, stages: bool) -> tuple[Taps, ...]:
+def ask(
+    networks: Sequence[Backbone],
+    batch: Batch,
+    stages: bool,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> tuple[Taps, ...]:
     """The taps of frozen networks on a batch's views, without gradient to anything.
 
     Only where a method made the images is there one to them, and `norms` in the taps.
     """
-    images = batch.for_teacher().contiguous(memory_format=torch.channels_last)
+    images = batch.for_teacher().contiguous(memory_format=memory_format)
     told = [network.given(batch.metadata) for network in networks]
     if images.requires_grad:
         return tuple(with_norms(network, images, stages) for network in told)

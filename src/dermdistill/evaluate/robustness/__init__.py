@@ -1,8 +1,8 @@
 """How a run's answers hold: under dermoscopy's corruptions, and under attack.
 
 Written into `RUN/robustness/`: `robustness.json`; `corruptions.csv` and `attacks.csv`, a row a
-condition; `predictions/`, every condition's probabilities in ISIC's form, which intervals are made
-from, with `truth.csv`; `corruptions.png` (figures) and `examples.png` (what was shown).
+condition with an interval drawn by lesion; `predictions/`, every condition's probabilities in
+ISIC's form, with `truth.csv`; `corruptions.png` (figures) and `examples.png` (what was shown).
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from dermdistill.evaluate.robustness.corrupted import CORRUPTION_COLUMNS, corrup
 from dermdistill.evaluate.robustness.corruptions import CORRUPTIONS
 from dermdistill.evaluate.robustness.pictures import contact_sheet, corruption_figure
 from dermdistill.evaluate.robustness.purify import Purification
-from dermdistill.evaluate.robustness.summary import corruption_errors
+from dermdistill.evaluate.robustness.summary import corruption_errors, error_intervals
 from dermdistill.models import Backbone
 from dermdistill.run import RESEARCH_NOTICE, write_csv, write_json
 
@@ -57,7 +57,7 @@ def robustness_run(
     if teacher and opened.teacher_folder is not None:
         networks["teacher"] = opened.teacher()
     shown = opened.data.test.some(images, seed)
-    rows = corrupted(opened, networks, shown, corruptions, folder, progress)
+    rows, draws = corrupted(opened, networks, shown, corruptions, folder, progress)
     write_csv(folder / "corruptions.csv", CORRUPTION_COLUMNS,
               [[row[name] for name in CORRUPTION_COLUMNS] for row in rows])  # fmt: skip
     summary: dict[str, Any] = {
@@ -65,6 +65,10 @@ def robustness_run(
         "images": len(shown),
         "corruptions": corruption_errors(rows, opened.origin["stage"], reference="teacher"),
     }
+    level = opened.config.evaluation.level
+    summary["corruptions"]["intervals"] = {"level": level} | error_intervals(
+        rows, draws, opened.origin["stage"], "teacher", level
+    )
     if attack_images:
         defence = purification or Purification()
         few = opened.data.test.some(attack_images, seed + 1)

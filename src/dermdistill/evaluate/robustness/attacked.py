@@ -17,6 +17,7 @@ from torch import Tensor
 from dermdistill.data.dataset import Part
 from dermdistill.data.views import upright_view
 from dermdistill.display import Display
+from dermdistill.evaluate.intervals import bootstrap
 from dermdistill.evaluate.metrics import classification_metrics
 from dermdistill.evaluate.opened import OpenedRun
 from dermdistill.evaluate.predict import as_predictions
@@ -32,7 +33,8 @@ ATTACKS = (  # (attack, defence it meets)
     ("fgsm", NONE), ("pgd", NONE),
     ("plain", PURIFIED), ("through", PURIFIED), ("bpda", PURIFIED),
 )  # fmt: skip
-ATTACK_COLUMNS = ("defence", "attack", "epsilon_255", "images", "accuracy", "balanced_accuracy")
+ATTACK_COLUMNS = ("defence", "attack", "epsilon_255", "images", "low", "high", "accuracy",
+                  "balanced_accuracy")  # fmt: skip
 
 
 def attack_conditions(defence: Purification, images: int) -> dict[str, Any]:
@@ -59,12 +61,13 @@ def attacked(
 ) -> list[dict[str, Any]]:
     """Figures of a run's network under every attack and epsilon; writes its predictions.
 
+    `low` and `high` are the ends of the accuracy.
     Computed in fp32: bf16 gradients would make the attacks weaker than they are.
     """
     jobs = [("clean", NONE, 0), ("clean", PURIFIED, 0)]
     jobs += [(attack, met, epsilon) for attack, met in ATTACKS for epsilon in EPSILONS]
     display = Display("attacks", len(jobs), 0, progress)
-    rows = []
+    rows, units = [], opened.units(part)
     for attack, met, epsilon in jobs:
         logits = [
             _answers(opened, defence, part, chosen, attack, met, epsilon / 255)
@@ -73,8 +76,11 @@ def attacked(
         predictions = as_predictions(torch.cat(logits), part, opened.data.classes)
         predictions.save(folder / "predictions" / f"attack-{met}-{attack}-{epsilon}.csv")
         figures = classification_metrics(predictions)
-        rows.append({"defence": met, "attack": attack, "epsilon_255": epsilon, "images": len(part)}
-                    | {name: figures[name] for name in ATTACK_COLUMNS[4:]})  # fmt: skip
+        made = bootstrap(predictions, units, opened.config.evaluation)
+        low, high = made.interval(("accuracy",)) or (None, None)
+        rows.append({"defence": met, "attack": attack, "epsilon_255": epsilon, "images": len(part),
+                     "low": low, "high": high}
+                    | {name: figures[name] for name in ATTACK_COLUMNS[-2:]})  # fmt: skip
         display.step({f"{attack} {epsilon}": figures["accuracy"]})
     predictions.save_truth(folder / "attacks-truth.csv")
     display.close()

@@ -19,7 +19,9 @@ MARKERS = "os"
 
 
 def corruption_figure(path: str | os.PathLike, rows: Sequence[dict[str, Any]], title: str) -> None:
-    """Write a PNG: balanced accuracy by severity, a panel a corruption, a line a network."""
+    """Write a PNG: balanced accuracy by severity, a panel a corruption, a line and its interval's
+    band a network.
+    """
     networks = list(dict.fromkeys(row["network"] for row in rows))
     names = list(dict.fromkeys(row["corruption"] for row in rows if row["corruption"] != CLEAN))
     lines = -(-len(names) // COLUMNS)
@@ -28,8 +30,12 @@ def corruption_figure(path: str | os.PathLike, rows: Sequence[dict[str, Any]], t
     panels = figure.subplots(lines, COLUMNS, sharex=True, sharey=True, squeeze=False)
     for panel, name in zip(panels.flat, names, strict=False):
         for index, network in enumerate(networks):
-            values = [row["balanced_accuracy"] for row in rows if row["network"] == network
-                      and row["corruption"] in (CLEAN, name)]  # fmt: skip
+            shown = [row for row in rows if row["network"] == network
+                     and row["corruption"] in (CLEAN, name)]  # fmt: skip
+            values, low, high = (np.array([row[key] for row in shown], float)
+                                 for key in ("balanced_accuracy", "low", "high"))  # fmt: skip
+            panel.fill_between((0, *SEVERITIES), low, high, color=COLOURS[index], alpha=0.15,
+                               linewidth=0)  # fmt: skip
             panel.plot((0, *SEVERITIES), values, color=COLOURS[index], marker=MARKERS[index],
                        markersize=3.5, label=network)  # fmt: skip
         panel.set_title(name.replace("_", " "), fontsize=9)
@@ -39,9 +45,11 @@ def corruption_figure(path: str | os.PathLike, rows: Sequence[dict[str, Any]], t
         panel.spines[["top", "right"]].set_visible(False)
     for panel in list(panels.flat)[len(names) :]:
         panel.set_visible(False)
+    for panel in list(panels.flat)[max(0, len(names) - COLUMNS) : len(names)]:
+        panel.tick_params(labelbottom=True)  # the lowest of each column, also above a gap
     panels[0, 0].legend(frameon=False, fontsize=8)
     panels[0, 0].set_ylim(0, None)
-    figure.supxlabel("severity (0 is clean)", fontsize=9)
+    figure.supxlabel("severity (0 is clean); bands are intervals drawn by lesion", fontsize=9)
     figure.supylabel("balanced accuracy", fontsize=9)
     figure.suptitle(f"{title}: corrupted test images", fontsize=10)
     _save(figure, path)
@@ -57,8 +65,9 @@ def contact_sheet(
         seen = [corrupt(pixels, ids, name, severity, seed)[0] for severity in SEVERITIES]
         rows.append(np.concatenate([pixels[0], *seen], axis=1))
     side, columns = pixels.shape[1], (CLEAN, *SEVERITIES)
-    figure = Figure((SHEET_INCHES * len(columns) + 1, SHEET_INCHES * len(rows) + 0.5))
-    panel = figure.subplots()
+    width, height = SHEET_INCHES * len(columns) + 1, SHEET_INCHES * len(rows) + 0.5
+    figure = Figure((width, height))
+    panel = figure.add_axes((1 / width, 0, 1 - 1 / width, 1 - 0.5 / height))
     panel.imshow(np.concatenate(rows))
     panel.set_xticks((np.arange(len(columns)) + 0.5) * side, labels=[str(c) for c in columns])
     panel.set_yticks((np.arange(len(rows)) + 0.5) * side,

@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from dermdistill.evaluate.intervals import LEAST_SHARE
+
 CLEAN = "clean"
+MEANS = ("clean_error", "mean_error", "mean_corruption_error", "relative_mean_corruption_error")
 ERROR = "balanced_accuracy"  # the error is 1 minus it: a common class must not hide a rare one
 
 
@@ -56,6 +59,43 @@ def corruption_errors(
         "mean_corruption_error": _mean(ratios),
         "relative_mean_corruption_error": _mean(relative),
         "per_corruption": per_corruption,
+    }
+
+
+def error_intervals(
+    rows: Sequence[dict[str, Any]],
+    draws: Sequence[np.ndarray],
+    network: str,
+    reference: str,
+    level: float,
+) -> dict[str, list[float] | None]:
+    """Ends of the means of `corruption_errors` over lesions drawn anew, by percentiles.
+
+    Every condition and both networks see the same draws, so a ratio's interval knows that what is
+    hard for one is hard for the other.
+
+    Args:
+        rows: as for `corruption_errors`.
+        draws: of each row's balanced accuracy, float64 [draws], the same draws in all rows.
+        network: as for `corruption_errors`.
+        reference: likewise.
+        level: the share of intervals that should hold the truth.
+
+    Returns:
+        Name of a mean -> its two ends; None where too few draws give it.
+    """
+    found = [
+        corruption_errors(
+            [row | {ERROR: float(values[draw])} for row, values in zip(rows, draws, strict=True)],
+            network, reference,
+        )
+        for draw in range(len(draws[0]))
+    ]  # fmt: skip
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    values = {name: [each[name] for each in found if each[name] is not None] for name in MEANS}
+    return {
+        name: np.quantile(given, tails).tolist() if len(given) >= LEAST_SHARE * len(found) else None
+        for name, given in values.items()
     }
 
 

@@ -1,6 +1,63 @@
-"""Commands that study a finished run; heavy imports wait until a command runs."""
+"""Commands that judge and show finished runs; heavy imports wait until a command runs."""
 
+import json
+import sys
 from pathlib import Path
+
+from dermdistill.config import load_config
+from dermdistill.errors import ConfigError
+from dermdistill.run import CONFIG, METRICS, RESEARCH_NOTICE
+
+REPORT = "report.html"
+
+
+def evaluate(
+    run: str | None = None,
+    images: str | None = None,
+    model: str | None = None,
+    output: str | None = None,
+    layout: str = "auto",
+) -> None:
+    """Score a finished run again on its held-out images, or on another folder of images.
+
+    Args:
+        run: a run directory; its figures and predictions are rewritten.
+        images: a folder of labelled images to score a run on instead.
+        model: the run directory to score on `images`; no file of it is changed.
+        output: where that result goes; by default beside the model.
+        layout: of `images`: "auto", "isic2019", "ham10000" or "folders".
+    """
+    if (images is None) == (run is None) or (images is None) != (model is None):
+        raise ConfigError(
+            "evaluate takes a run directory, or --images FOLDER with --model RUN; "
+            "see `dermdistill evaluate --help`"
+        )
+    if images is None:
+        from dermdistill.distill import evaluate as score_again
+
+        score_again(Path(run))
+        tell(Path(run))
+        return
+    from dermdistill.evaluate.drift import drifts_of, told
+    from dermdistill.evaluate.images import score_images
+
+    place = output or f"{model.rstrip('/')}-on-{Path(images).resolve().name}"
+    scored = score_images(model, images, place, layout)
+    tell(scored)
+    for drift in drifts_of(scored, load_config(scored / CONFIG).evaluation):
+        print(*told(drift), sep="\n")
+
+
+def report(runs: list[str], output: str = REPORT) -> None:
+    """Write one self-contained HTML page about one or several runs.
+
+    Args:
+        runs: run directories.
+        output: the page.
+    """
+    from dermdistill.report import write_report
+
+    print(f"report: {write_report([Path(run) for run in runs], Path(output))}")
 
 
 def explain(
@@ -49,15 +106,18 @@ def robustness(run: str, images: int = 400, attack_images: int = 64, teacher: bo
 
     found = robustness_run(Path(run), images, attack_images, teacher=teacher)
     errors = found["corruptions"]
-    print(f"balanced error: clean {errors['clean_error']:.3f}, corrupted {errors['mean_error']:.3f}"
-          f", {found['images']} images")  # fmt: skip
+    ends = {name: f" ({pair[0]:.3f} to {pair[1]:.3f})" for name, pair in errors["intervals"].items()
+            if name != "level" and pair}  # fmt: skip
+    print(f"balanced error: clean {errors['clean_error']:.3f}{ends['clean_error']}, corrupted "
+          f"{errors['mean_error']:.3f}{ends['mean_error']}, {found['images']} images")  # fmt: skip
     for name, entry in errors["per_corruption"].items():
         print(f"  {name:<15}" + "".join(f" {error:.3f}" for error in entry["errors"]))
     if errors["mean_corruption_error"] is not None:
-        print(f"mean corruption error: {errors['mean_corruption_error']:.3f} of the teacher's")
+        print(f"mean corruption error: {errors['mean_corruption_error']:.3f}"
+              f"{ends['mean_corruption_error']} of the teacher's")  # fmt: skip
     for row in found.get("attacks", {}).get("rows", []):
         print(f"  {row['defence']:<9} {row['attack']:<8} {row['epsilon_255']}/255  accuracy "
-              f"{row['accuracy']:.3f}")  # fmt: skip
+              f"{row['accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f})")  # fmt: skip
     print(f"all of it: {Path(run) / FOLDER}")
 
 
@@ -86,3 +146,14 @@ def ood(
         text = ", ".join(f"{kind} {area:.3f}" for kind, area in areas.items() if area is not None)
         print(f"{name:<12} AUROC: {text}")
     print(f"default: {found['default']}; all of it: {Path(run) / FOLDER}")
+
+
+def tell(run: Path) -> None:
+    """The figures of a run in a few lines."""
+    metrics = json.loads((run / METRICS).read_text())
+    for part in ("validation", "test"):
+        figures = metrics[part]
+        print(f"{part:<10} balanced accuracy {figures['balanced_accuracy']:.3f}, accuracy "
+              f"{figures['accuracy']:.3f}, {figures['images']} images")  # fmt: skip
+    print(f"run: {run}")
+    print(RESEARCH_NOTICE, file=sys.stderr)
