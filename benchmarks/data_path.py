@@ -11,18 +11,14 @@ least 5 times what the step consumes; exit 1 otherwise.
 import argparse
 import statistics
 import sys
-import tempfile
-from pathlib import Path
 
 import numpy as np
-import torch
 
 from dermdistill.config import ViewsConfig
 from dermdistill.data.views import QUARTER_TURNS, Augmentation, make_views
 from dermdistill.runtime import seed_step
-from machine import description
-from step_setting import Setting, build, prepare
-from turns import CLOCKS
+from step_setting import Setting, build
+from turns import CLOCKS, each_batch, options_of
 
 MOST_SHARE, LEAST_FEED = 0.1, 5.0
 
@@ -57,23 +53,7 @@ def compare(setting: Setting, options: argparse.Namespace) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, nargs="+", default=[8, 32], help="of a batch")
-    parser.add_argument("--px", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    print(f"{description()}, {options.threads} threads, {options.clock} time")
-    met = []
-    for images in options.images:
-        with tempfile.TemporaryDirectory() as name:
-            setting = Setting(Path(name), images, options.px)
-            prepare(setting)
-            met.append(compare(setting, options))
-    print("met" if all(met) else "SHORT")
-    return 0 if all(met) else 1
+    return each_batch(options_of(__doc__, [8, 32], 5).parse_args(), compare)
 
 
 if __name__ == "__main__":

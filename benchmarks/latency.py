@@ -6,19 +6,16 @@ Exits 1 unless some int8 format is at most 2.9 MB and at least 4 times faster. T
 formats take turns, image by image, so that whatever else the machine does slows all alike.
 """
 
-import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from dermdistill.bundle import FORMATS, Bundle, can_run, open_runtime
-from dermdistill.export import export_run
 from dermdistill.export.subject import Subject
+from exported import bundle_of, options_of
 
 MOST_MB, LEAST_GAIN = 2.9, 4.0
 WARM_UP = 5
@@ -72,21 +69,12 @@ def report(bundle: Bundle, times: dict[str, np.ndarray]) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the options, export where no bundle is given, measure."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--bundle", type=Path, help="by default one is exported")
-    parser.add_argument("--formats", default="", help="of that; by default all that run here")
+    parser = options_of(__doc__)
     parser.add_argument("--rounds", type=int, default=100)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     subject = Subject.of(options.run)
-    with tempfile.TemporaryDirectory() as folder:
-        path = options.bundle
-        if path is None:
-            path = Path(folder) / "bundle.zip"
-            formats = options.formats.split(",") if options.formats else filter(can_run, FORMATS)
-            export_run(options.run, list(formats), path)
-        bundle = Bundle(path)
+    with bundle_of(options) as bundle:
         pixels = bundle.golden_pixels(bundle.golden[0])[None]
         times = take_turns(contestants(subject, bundle), pixels, options.rounds)
     print(f"{subject.run.name} at {subject.px} px, batch 1, one thread, {options.rounds} rounds")

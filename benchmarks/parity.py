@@ -8,10 +8,7 @@ within 0.01. Images are drawn as evenly over the classes as the test part allows
 that weighs every class alike is otherwise decided by five images of the rarest.
 """
 
-import argparse
 import sys
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,8 +16,8 @@ import torch
 from dermdistill.bundle import FORMATS, Bundle, can_run, open_runtime
 from dermdistill.data.dataset import Part
 from dermdistill.errors import DermdistillError
-from dermdistill.export import export_run
 from dermdistill.export.subject import Subject
+from exported import bundle_of, options_of
 
 SEED, RESAMPLES, BINS = 2021, 2000, 15
 FP32_PROBABILITY, FP32_AGREEMENT = 1e-4, 1.0
@@ -121,20 +118,12 @@ def compare(subject: Subject, bundle: Bundle, count: int) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the options, export where no bundle is given, compare."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--bundle", type=Path, help="by default one is exported")
-    parser.add_argument("--formats", default="", help="of that; by default all that run here")
+    parser = options_of(__doc__)
     parser.add_argument("--images", type=int, default=500)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        path = options.bundle
-        if path is None:
-            path = Path(folder) / "bundle.zip"
-            formats = options.formats.split(",") if options.formats else filter(can_run, FORMATS)
-            export_run(options.run, list(formats), path)
-        return compare(Subject.of(options.run), Bundle(path), options.images)
+    with bundle_of(options) as bundle:
+        return compare(Subject.of(options.run), bundle, options.images)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ is the median of the rounds after the first. Bars: 10 times faster, and after al
 differ by at most 5 % of the way that the published one went; exit 1 where one is missed.
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from safetensors.torch import load_file
 
 from machine import description
 from step_setting import HEAD, Setting, prepare
-from turns import CLOCKS, FORMS, in_turns, weights_after
+from turns import FORMS, in_turns, options_of, weights_after
 
 LEAST_GAIN, MOST_APART = 10.0, 0.05
 STAGE = "pretext"
@@ -33,13 +32,7 @@ def vector(path: Path) -> torch.Tensor:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, default=8, help="of a batch")
-    parser.add_argument("--px", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    options = parser.parse_args()
+    options = options_of(__doc__, 8, 5).parse_args()
     print(f"{description()}, {options.threads} threads, {options.clock} time")
     with tempfile.TemporaryDirectory() as name:
         setting = Setting(Path(name), options.images, options.px)

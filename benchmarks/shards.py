@@ -25,6 +25,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from dermdistill.data.dataset import Part
 from dermdistill.data.shards import Shards, make_file, map_files, split_rows
 from dermdistill.train.order import epoch_order
 
@@ -90,19 +91,11 @@ def batches(kind: str, folder: Path, images: int) -> Iterator[np.ndarray]:
         files = map_files(folder / name, split_rows(images, shards))
         shard_of = np.repeat(np.arange(len(files)), [len(file) for file in files])
         rows = np.arange(images)
-        part = _Part(rows, SimpleNamespace(shard_of=shard_of))
+        part = Part(SimpleNamespace(shard_of=shard_of), list(map(str, rows)), rows, rows * 0)
         order = epoch_order(part, 0.0, 1, 0, SHUFFLE_SHARDS if kind == "window" else 0)
         source = Shards(files)
         for first in range(0, images, BATCH):
             yield source[order[first : first + BATCH]]
-
-
-class _Part(SimpleNamespace):
-    def __init__(self, rows: np.ndarray, store: SimpleNamespace):
-        super().__init__(rows=rows, store=store)
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 def measure(kind: str, folder: Path, images: int) -> None:

@@ -15,17 +15,15 @@ within 1 % in bf16 and 1e-4 in fp32; exit 1 where one is missed.
 import argparse
 import statistics
 import sys
-import tempfile
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dermdistill.config import NetworkConfig
 from dermdistill.models import build_backbone
-from machine import description, rates
-from step_setting import CLASSES, Setting, prepare
-from turns import CLOCKS, FORMS, Taker, in_turns
+from machine import rates
+from step_setting import CLASSES, Setting
+from turns import FORMS, Taker, each_batch, in_turns, options_of
 
 LEAST_GAIN, MOST_MEMORY = 6.0, 1 / 3
 VIEWS = 4
@@ -79,25 +77,10 @@ def compare(setting: Setting, options: argparse.Namespace) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, nargs="+", default=[8, 32], help="of a batch")
-    parser.add_argument("--px", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser = options_of(__doc__, [8, 32], 3)
     parser.add_argument("--student-weights", default="none", help="a file; by default random ones")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    print(f"{description()}, {options.threads} threads, {options.clock} time")
-    met = []
-    for images in options.images:
-        with tempfile.TemporaryDirectory() as name:
-            setting = Setting(Path(name), images, options.px,
-                              student_weights=options.student_weights)  # fmt: skip
-            prepare(setting)
-            met.append(compare(setting, options))
-    print("met" if all(met) else "SHORT")
-    return 0 if all(met) else 1
+    return each_batch(options, compare, student_weights=options.student_weights)
 
 
 if __name__ == "__main__":

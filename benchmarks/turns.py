@@ -1,10 +1,13 @@
 """Processes that hold one form of a step each, and do it in turns."""
 
+import argparse
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,11 +15,40 @@ import psutil
 import torch
 
 from dermdistill.train.checkpoint import save_weights
-from machine import peak_mb, reset_peak
-from step_setting import Setting, build
+from machine import description, peak_mb, reset_peak
+from step_setting import Setting, build, prepare
 
 FORMS = {"published": "fp32", "ours": "bf16"}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def options_of(doc: str, images: int | list[int], rounds: int) -> argparse.ArgumentParser:
+    """The options that every benchmark of a step has; `images` is one batch size or several."""
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    several = {"nargs": "+"} if isinstance(images, list) else {}
+    parser.add_argument("--images", type=int, default=images, help="of a batch", **several)
+    parser.add_argument("--px", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    return parser
+
+
+def each_batch(
+    options: argparse.Namespace, compare: Callable[[Setting, argparse.Namespace], bool],
+    **setting: str,
+) -> int:  # fmt: skip
+    """Compare at every batch size that was asked for; the exit code: 1 if a bar is missed."""
+    torch.set_num_threads(options.threads)
+    print(f"{description()}, {options.threads} threads, {options.clock} time")
+    met = []
+    for images in options.images:
+        with tempfile.TemporaryDirectory() as name:
+            made = Setting(Path(name), images, options.px, **setting)
+            prepare(made)
+            met.append(compare(made, options))
+    print("met" if all(met) else "SHORT")
+    return 0 if all(met) else 1
 
 
 class Taker:

@@ -2,7 +2,7 @@
 
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +32,6 @@ class Shards:
 
     def __len__(self) -> int:
         return self.shape[0]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for file in self._files:
-            yield from file
 
     def __getitem__(self, rows: int | np.ndarray) -> np.ndarray:
         """One image as a view, or a copy of several, uint8 [len(rows), px, px, 3]."""

@@ -25,6 +25,7 @@ from dermdistill.losses.logits import (
     cross_entropy_loss,
     enhanced_kd_loss,
     kd_loss,
+    softened_divergences,
     standardise_logits,
 )
 from dermdistill.losses.relations import channel_gram_loss, rkd_angle_loss, rkd_distance_loss
@@ -106,6 +107,7 @@ __all__ = [
     "same_size",
     "selectivity_loss",
     "similarity_loss",
+    "softened_divergences",
     "standardise_logits",
     "target_kd_loss",
     "trusted_kd_loss",

@@ -60,16 +60,26 @@ def kd_loss(
 
     Source: Hinton et al. 2015 (arXiv:1503.02531); summed over classes, mean over samples.
     """
-    # In float32 the terms of a small divergence cancel to something below 0.
-    student, teacher = double(student_logits), double(teacher_logits.detach())
-    divergence = F.kl_div(
-        F.log_softmax(student / temperature, dim=1),
-        F.log_softmax(teacher / temperature, dim=1),
-        reduction="sum",
-        log_target=True,
+    each = softened_divergences(student_logits, teacher_logits, temperature)
+    loss = each.sum() * (temperature**2 / max(len(each), 1))
+    return like_inputs(loss, student_logits, teacher_logits)
+
+
+def softened_divergences(
+    student_logits: Float[Tensor, "samples classes"],
+    teacher_logits: Float[Tensor, "samples classes"],
+    temperature: float,
+) -> Float[Tensor, " samples"]:
+    """KL(teacher || student) in nats of each sample's softened probabilities, in float64.
+
+    In float32 the terms of a small divergence cancel to something below 0. The teacher receives no
+    gradient; T^2 is not in it.
+    """
+    student, teacher = (
+        (logits / temperature).log_softmax(1)
+        for logits in double_pair(student_logits, teacher_logits)
     )
-    loss = divergence * (temperature**2 / max(len(student), 1))
-    return loss.to(at_least_single(student_logits, teacher_logits)[0].dtype)
+    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
 
 
 def enhanced_kd_loss(
@@ -133,4 +143,4 @@ def standardise_logits(
     square = centred.square().sum(1, keepdim=True) / max(logits.shape[1] - 1, 1)
     spread = square > MIN_SPREAD**2
     scaled = torch.where(spread, centred, 0) / torch.where(spread, square, 1).pow(ratio / 2)
-    return scaled.to(at_least_single(logits)[0].dtype)
+    return like_inputs(scaled, logits)

@@ -9,11 +9,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from dermdistill.errors import ConfigError
-from dermdistill.losses import cross_entropy_loss
+from dermdistill.losses import cross_entropy_loss, softened_divergences
 from dermdistill.losses.precision import (
     at_least_single,
     double,
-    double_pair,
     like_inputs,
     no_autocast,
 )
@@ -204,11 +203,7 @@ def paced_kd_loss(
 
     Source: CuDFKD (arXiv:2208.13648), its public code's "log" weights; there of a batch's mean.
     """
-    student, teacher = (
-        (logits / temperature).log_softmax(1)
-        for logits in double_pair(student_logits, teacher_logits)
-    )
-    each = temperature**2 * (teacher.exp() * (teacher - student)).sum(1)
+    each = temperature**2 * softened_divergences(student_logits, teacher_logits, temperature)
     easy = (1 + math.exp(-pace)) * (pace - each.detach()).sigmoid()
     return like_inputs((easy * each).mean(), student_logits, teacher_logits)
 

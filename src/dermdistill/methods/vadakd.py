@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from dermdistill.losses import cross_entropy_loss
-from dermdistill.losses.precision import at_least_single, double
+from dermdistill.losses import cross_entropy_loss, softened_divergences
+from dermdistill.losses.precision import at_least_single, double, like_inputs
 from dermdistill.methods.base import Lesson, Method, weigh
 from dermdistill.types import Terms, Widths
 
@@ -142,7 +142,6 @@ def weighted_kd_loss(
     weights: Float[Tensor, " samples"],
 ) -> Float[Tensor, ""]:
     """`kd_loss` with a weight a sample; the weights sum to 1. At least 0, in nats."""
-    s, t = ((double(z) / temperature).log_softmax(1) for z in (student_logits, teacher_logits))
-    each = (t.exp() * (t - s)).sum(1)
+    each = softened_divergences(student_logits, teacher_logits, temperature)
     loss = temperature**2 * (each * double(weights)).sum()
-    return loss.to(at_least_single(student_logits, teacher_logits)[0].dtype)
+    return like_inputs(loss, student_logits, teacher_logits)
