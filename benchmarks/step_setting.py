@@ -138,7 +138,7 @@ def build(setting: Setting, form: str, stage: str, precision: str) -> Step:
         learner.load_state_dict(load_file(setting.folder / START))
     run, fit = setting.folder / TEACHER_RUN, setting.fit
     if form == "ours":
-        teachers = FrozenTeachers([run], data.classes, False, fabric, setting.px)
+        teachers = FrozenTeachers([run], data.classes, False, fabric, setting.px, compiled=True)
         trainer = Trainer(
             learner.train(), teachers, data, fit, ViewsConfig(), setting.seed, fabric, run, stage,
             shown=False,
