@@ -13,15 +13,16 @@ from dermdistill.models.relu6 import LeanReLU6, slim_relu6
 EDGES = (0.0, -0.0, 6.0, -1.0, 7.0, 3.0, torch.inf, -torch.inf, torch.nan)
 
 
+@pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_answers_and_gradients_are_torchs(dtype):
+def test_answers_and_gradients_are_torchs(dtype, inplace):
     torch.manual_seed(0)
     edges = torch.tensor(EDGES, dtype=dtype)
     around = [torch.nextafter(edges, torch.tensor(to, dtype=dtype)) for to in (-9.0, 9.0)]
     x = torch.cat([edges, *around, 6 * torch.randn(500, dtype=dtype)])
     grad = torch.randn_like(x)
     found = []
-    for module in (nn.ReLU6(), LeanReLU6(inplace=True)):
+    for module in (nn.ReLU6(), LeanReLU6(inplace)):
         leaf = x.clone().requires_grad_()
         answer = module(leaf * 1)
         answer.backward(grad)
