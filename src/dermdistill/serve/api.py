@@ -34,6 +34,7 @@ BATCH_BODY = {
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/BatchRequest"}}},
     }
 }
+REFUSAL_SECONDS = 0.1  # before "too many" is answered
 LINES = {"content": {"application/x-ndjson": {}}, "description": "a line of JSON an image"}
 
 
@@ -144,9 +145,9 @@ def build_api(service: Service, files: Mapping[str, bytes], token: str | None = 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI):
-        await service.batcher.start()
+        service.batcher.start()
         yield
-        await service.batcher.stop()
+        service.batcher.stop()
         service.decoders.close()
         service.telemetry.event("stopped")
 
@@ -206,6 +207,8 @@ def _add_errors(api: FastAPI) -> None:
     @api.exception_handler(RefusedError)
     async def refused(_: Request, refusal: RefusedError) -> Response:
         headers = {"Retry-After": "1"} if refusal.status == 429 else None
+        if headers:  # whoever asks again at once would keep the server busy with refusals
+            await asyncio.sleep(REFUSAL_SECONDS)
         return JSONResponse(refusal.body, refusal.status, headers)
 
     @api.exception_handler(RequestValidationError)

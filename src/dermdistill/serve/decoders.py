@@ -1,16 +1,17 @@
 """Processes that decode images: one that takes too long or breaks is ended, and another begins.
 
 A thread cannot be stopped, and a library in C that a hostile file breaks takes its process along.
-A process of its own can be ended, and takes nothing along.
+A process of its own can be ended, and takes nothing along. The server's event loop speaks with it
+itself: threads that did so would fight the model's thread for the interpreter.
 """
 
 import asyncio
 import multiprocessing
 import os
-import queue
+import pickle
 import signal
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
+import socket
+import struct
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,11 +21,12 @@ from dermdistill.serve.door import read_image
 from dermdistill.serve.limits import Limits, RefusedError
 
 FRESH = multiprocessing.get_context("spawn")  # no thread or lock of the server is inherited
+LENGTH = struct.Struct("!I")  # before each message: a file's bytes in, a pickle out
 READY = b"ready"
 
 
 class Decoder:
-    """One process; asked by one thread at a time.
+    """One process, asked one image at a time.
 
     Args:
         spec: what the model takes.
@@ -35,7 +37,7 @@ class Decoder:
         self.spec, self.limits = spec, limits
         self._start()
 
-    def read(self, body: bytes) -> UInt8[np.ndarray, "px px 3"]:
+    async def read(self, body: bytes) -> UInt8[np.ndarray, "px px 3"]:
         """As `read_image`.
 
         Raises:
@@ -43,18 +45,25 @@ class Decoder:
         """
         if not self.process.is_alive():  # ended from outside, for want of memory perhaps
             self._replace()
+        seconds = self.limits.decode_seconds
         try:
-            if not self._ready:  # its start is no part of the time that an image may take
-                self._ready = self._pipe.recv_bytes() == READY
-            self._pipe.send_bytes(body)
-            if not self._pipe.poll(self.limits.decode_seconds):
-                self._replace()
-                raise _slow(self.limits.decode_seconds)
-            found = self._pipe.recv()
+            if self._stream is None:  # its start is no part of the time that an image may take
+                self._stream = await asyncio.open_connection(sock=self._ours)
+                await self._hear()
+            async with asyncio.timeout(seconds):
+                self._stream[1].write(LENGTH.pack(len(body)) + body)
+                found = pickle.loads(await self._hear())
+        except TimeoutError:
+            self._replace()
+            message = f"decoding the image took more than {seconds:g} seconds"
+            raise RefusedError(422, "slow_image", message) from None
         except (EOFError, OSError):
             self._replace()
-            raise RefusedError(422, "no_image", "the image cannot be decoded: it broke the "
-                                                "decoder") from None  # fmt: skip
+            message = "the image cannot be decoded: it broke the decoder"
+            raise RefusedError(422, "no_image", message) from None
+        except asyncio.CancelledError:  # it is in the middle of an answer that nobody reads
+            self._replace()
+            raise
         if isinstance(found, tuple):
             raise RefusedError(*found)
         return found
@@ -63,40 +72,46 @@ class Decoder:
         """End the process."""
         self.process.kill()
         self.process.join()
-        self._pipe.close()
+        if self._stream:
+            self._stream[1].close()
+        self._ours.close()
+
+    async def _hear(self) -> bytes:
+        reader = self._stream[0]
+        (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+        return await reader.readexactly(length)
 
     def _start(self) -> None:
-        self._pipe, theirs = FRESH.Pipe()
-        self.process = FRESH.Process(
-            target=_work, args=(theirs, self.spec, self.limits), daemon=True
-        )
+        self._stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._ours, theirs = socket.socketpair()
+        work = (theirs, self.spec, self.limits)
+        self.process = FRESH.Process(target=_work, args=work, daemon=True)
         self.process.start()
         theirs.close()
-        self._ready = False
 
     def _replace(self) -> None:
         self.close()
         self._start()
 
 
-def _slow(seconds: float) -> RefusedError:
-    return RefusedError(422, "slow_image", f"decoding the image took more than {seconds:g} seconds")
-
-
-def _work(pipe: Connection, spec: Preprocessing, limits: Limits) -> None:
-    """What the process does until the server closes the pipe, or is gone."""
+def _work(theirs: socket.socket, spec: Preprocessing, limits: Limits) -> None:
+    """What the process does until the server closes the connection, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the server ends what is inside
-    pipe.send_bytes(READY)
+    stream = theirs.makefile("rwb")
+
+    def say(content: bytes) -> None:
+        stream.write(LENGTH.pack(len(content)) + content)
+        stream.flush()
+
+    say(READY)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries' warnings are no lines of the log
-    while True:
+    while head := stream.read(LENGTH.size):
+        body = stream.read(*LENGTH.unpack(head))
         try:
-            body = pipe.recv_bytes()
-        except EOFError:
-            return
-        try:
-            pipe.send(read_image(spec, body, limits))
+            found = read_image(spec, body, limits)
         except RefusedError as refusal:
-            pipe.send((refusal.status, refusal.code, refusal.message))
+            found = (refusal.status, refusal.code, refusal.message)
+        say(pickle.dumps(found, pickle.HIGHEST_PROTOCOL))
 
 
 class Decoders:
@@ -110,11 +125,10 @@ class Decoders:
 
     def __init__(self, count: int, spec: Preprocessing, limits: Limits):
         self.all = [Decoder(spec, limits) for _ in range(count)]
-        self._seconds, self._turn = limits.decode_seconds, asyncio.Semaphore(count)
-        self._threads = ThreadPoolExecutor(count, "decode")
-        self._free: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
+        self._seconds = limits.decode_seconds
+        self._free: asyncio.Queue[Decoder] = asyncio.Queue()
         for decoder in self.all:
-            self._free.put(decoder)
+            self._free.put_nowait(decoder)
 
     async def read(self, body: bytes) -> UInt8[np.ndarray, "px px 3"]:
         """As `Decoder.read`.
@@ -123,24 +137,16 @@ class Decoders:
             RefusedError: as there; 429 none was free for as long as an image may take.
         """
         try:
-            await asyncio.wait_for(self._turn.acquire(), self._seconds)
+            async with asyncio.timeout(self._seconds):
+                decoder = await self._free.get()
         except TimeoutError:
             raise RefusedError(429, "busy", "all decoders are at work; try again later") from None
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._read, body)
+            return await decoder.read(body)
         finally:
-            self._turn.release()
+            self._free.put_nowait(decoder)
 
     def close(self) -> None:
         """End all processes."""
-        self._threads.shutdown()
         for decoder in self.all:
             decoder.close()
-
-    def _read(self, body: bytes) -> np.ndarray:
-        decoder = self._free.get()
-        try:
-            return decoder.read(body)
-        finally:
-            self._free.put(decoder)

@@ -33,7 +33,7 @@ class Limits:
     scans: int = 100
     waiting: int = 32
     batches: int = 2
-    together: int = 16
+    together: int = 8
     body_seconds: float = 15.0
     decode_seconds: float = 10.0
     header_seconds: float = 10.0
