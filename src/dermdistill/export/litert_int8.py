@@ -16,7 +16,6 @@ from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
 from dermdistill.bundle.formats import FORMATS
 from dermdistill.export import litert
-from dermdistill.export.rounding import rounded
 from dermdistill.export.subject import Subject
 
 PACKAGES = (*litert.PACKAGES, "ai-edge-quantizer")
@@ -28,7 +27,7 @@ EDGES = r"^[^/]*$|prototypes"
 
 def convert(subject: Subject) -> dict[str, bytes]:
     """The graph as a .tflite file with quantised convolutions."""
-    content = litert.write(rounded(subject))
+    content = litert.write(subject.rounded)
     recipe = RecipeManager()
     operations = TFLOperationName
     recipe.add_static_config(".*", operations.ALL_SUPPORTED, 8, 8)
