@@ -101,6 +101,24 @@ def test_the_widest_range_counts_in_litert(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("litert-int8" not in RUNNABLE, reason="pip install 'dermdistill[litert]'")
+def test_litert_rounds_all_convolutions_but_the_first_and_the_head(bundle):
+    from ai_edge_litert.interpreter import Interpreter
+
+    (file,) = bundle.manifest.models["litert-int8"].files
+    model = Interpreter(model_content=bundle.read(file))
+    types = {tensor["index"]: tensor["dtype"] for tensor in model.get_tensor_details()}
+    convolutions = [
+        types[operation["outputs"][0]]
+        for operation in model._get_ops_details()
+        if operation["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D")
+    ]
+    assert convolutions[0] == convolutions[-1] == np.float32
+    assert len(convolutions) > 10
+    assert set(convolutions[1:-1]) == {np.int8}
+
+
+@pytest.mark.slow
 def test_bench_measures_each_model_in_a_process_of_its_own(bundle, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "dermdistill", "bench", str(bundle.path), "--threads", "1",

@@ -6,12 +6,14 @@ its public call cannot be told otherwise; hence its Calibrator with an update of
 
 import contextlib
 import io
+import re
 
 import numpy as np
 from ai_edge_quantizer import calibrator, quantizer
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.qtyping import TFLOperationName
 from ai_edge_quantizer.recipe_manager import RecipeManager
+from ai_edge_quantizer.utils import tfl_flatbuffer_utils as tflite
 from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
 from dermdistill.bundle.formats import FORMATS
@@ -20,9 +22,9 @@ from dermdistill.export.subject import Subject
 
 PACKAGES = (*litert.PACKAGES, "ai-edge-quantizer")
 SIGNATURE = "serving_default"
-# Tensors of the deployed graph itself, between pixels and network and from the heads on: their
-# names have no module path, but for those of the score of unlikeness. In fp32, as in ONNX.
-EDGES = r"^[^/]*$|prototypes"
+# Of the deployed graph itself: its own tensors, whose names have no module path, and its two heads.
+HEADS = r"^[^/]*$|class_maps|prototypes"
+CONVOLUTIONS = {TFLOperationName.CONV_2D, TFLOperationName.DEPTHWISE_CONV_2D}
 
 
 def convert(subject: Subject) -> dict[str, bytes]:
@@ -31,7 +33,8 @@ def convert(subject: Subject) -> dict[str, bytes]:
     recipe = RecipeManager()
     operations = TFLOperationName
     recipe.add_static_config(".*", operations.ALL_SUPPORTED, 8, 8)
-    for regex, operation in ((EDGES, operations.ALL_SUPPORTED), (".*", operations.INPUT),
+    edges = f"{HEADS}|{_stem(content)}"  # in fp32, as in ONNX
+    for regex, operation in ((edges, operations.ALL_SUPPORTED), (".*", operations.INPUT),
                              (".*", operations.OUTPUT)):  # fmt: skip
         recipe.add_quantization_config(regex, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
     name = FORMATS["litert-int8"].input
@@ -42,3 +45,16 @@ def convert(subject: Subject) -> dict[str, bytes]:
         made = quantizer.Quantizer(content, recipe.get_quantization_recipe())
         done = made.quantize(seen.get_model_qsvs(), enable_progress_report=False)
     return {"model.tflite": bytes(done.quantized_model)}
+
+
+def _stem(content: bytes) -> str:
+    """What matches the names of all that comes before the second convolution."""
+    model = tflite.read_model(content)
+    graph, scopes, convolutions = model.subgraphs[0], [], 0
+    for operation in graph.operators:  # in the order of computation
+        code = model.operatorCodes[operation.opcodeIndex].builtinCode
+        convolutions += tflite.TFL_OP_CODE_TO_NAME.get(code) in CONVOLUTIONS
+        if convolutions == 2:
+            break
+        scopes.append(re.escape(tflite.get_op_scope(operation, graph.tensors)))
+    return f"^(?:{'|'.join(scopes)})$"
