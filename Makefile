@@ -34,11 +34,12 @@ format: $(READY)  ## what `check` asks for, as far as a tool can do it
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-toolchains: $(READY)  ## what writes and runs every format of a bundle (4 GB); Node's for its tests
+toolchains: $(READY)  ## what writes and runs every format of a bundle (4 GB); what Node's and C++'s tests need
 	for extra in $(TOOLCHAINS); do \
 		$(BIN)/python -m pip install --quiet --editable ".[$$extra]" || exit 1; \
 	done
 	npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund
+	tests/cpp/headers.sh $(VENV)/include/onnxruntime
 
 clean:  ## remove the environment and caches, not the runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

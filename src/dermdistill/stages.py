@@ -105,6 +105,7 @@ class Stage:
             "upstream": {k: digest_file(v / BEST) for k, v in sorted(self.upstream.items())},
             **({"metadata": data.table.metadata_digest} if known else {}),
             **({"shuffle_shards": shards} if shards else {}),
+            **({"compile_teacher": True} if config.compile_teacher and self.upstream else {}),
         }
 
     @property
@@ -238,7 +239,9 @@ def _trainer(
     seed_step(config.seed, "init", stage.kind)
     method, px, classes = stage.method, data.store.px, len(data.classes)
     runs = [run for place, run in stage.upstream.items() if place.startswith("teacher")]
-    teachers = FrozenTeachers(runs, data.classes, method.stages, fabric, px, method.norms)
+    teachers = FrozenTeachers(
+        runs, data.classes, method.stages, fabric, px, method.norms, config.compile_teacher
+    )
     teachers.warn(data.train.metadata)
     widths = teachers.widths()
     network, encoder = None, _encoder(stage, data)

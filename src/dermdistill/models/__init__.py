@@ -15,6 +15,7 @@ from dermdistill.models.backbone import (
     load_network,
     require_network,
 )
+from dermdistill.models.compiled import compile_frozen
 from dermdistill.models.folding import fold_norms
 from dermdistill.models.fusion import MetaBlock, MetadataEncoder
 from dermdistill.models.moments import norm_gaps, remembering_norms, with_norms
@@ -29,6 +30,7 @@ __all__ = [
     "VariationalHead",
     "bridged",
     "build_backbone",
+    "compile_frozen",
     "connector",
     "fold_norms",
     "freeze",
