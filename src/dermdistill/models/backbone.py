@@ -14,6 +14,7 @@ from dermdistill.errors import ConfigError, RunError, unknown_name
 from dermdistill.models.bridge import Bridge
 from dermdistill.models.depthwise import speed_up_depthwise
 from dermdistill.models.fusion import MetaBlock, MetadataEncoder
+from dermdistill.models.pruning import narrow, prune
 from dermdistill.models.weights import load_weights, read_state
 from dermdistill.run import BEST, PROVENANCE, read_json
 from dermdistill.types import Metadata, Taps, Widths
@@ -193,8 +194,9 @@ def build_backbone(
         encoder: of the metadata, for a config whose network reads them.
 
     Raises:
-        ConfigError: timm has no such network, an option it does not take, or weights that do
-            not fit.
+        ConfigError: timm has no such network, an option it does not take, weights that do not
+            fit, or channels that cannot be taken out.
+        ToolchainError: channels shall be taken out, and what does it is not installed.
     """
     require_network(config.name)
     options = dict(config.options)
@@ -217,6 +219,8 @@ def build_backbone(
         )
     if config.weights not in ("hub", "none"):
         load_weights(network, config)
+    if config.prune_ratio:
+        prune(network, config.prune_ratio)
     cfg = network.pretrained_cfg
     built = Backbone(network, tuple(config.mean or cfg["mean"]), tuple(config.std or cfg["std"]))
     if config.metadata != "none":
@@ -236,7 +240,7 @@ def load_network(run: Path) -> Backbone:
         RunError: it is no run directory, or its weights do not fit its provenance.
     """
     origin = read_json(run / PROVENANCE)
-    start = NetworkConfig(**origin["network_config"] | {"weights": "none"})
+    start = NetworkConfig(**origin["network_config"] | {"weights": "none", "prune_ratio": 0.0})
     named = origin.get("metadata")
     encoder = MetadataEncoder.from_dict(named) if named else None
     network = build_backbone(start, len(origin["classes"]), encoder)
@@ -255,6 +259,8 @@ def load_best(module: nn.Module, run: Path) -> None:
         bridge = Bridge.like(state, "bridge.") if isinstance(module, Backbone) else None
         if bridge is not None:
             module.cross(bridge)
+        if isinstance(module, Backbone):
+            narrow(module, state)
         module.load_state_dict(state)
     except (ConfigError, RuntimeError) as error:
         raise RunError(f"{run / BEST} cannot be used: {error}. Train the run again") from error

