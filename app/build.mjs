@@ -26,7 +26,6 @@ await build({
   define: { "import.meta.url": "self.location.href" },
   external: ["node:*", "fs", "path", "url", "worker_threads", "module"],
 });
-await build({ ...common, entryPoints: [join(here, "src/early.js")], outfile: join(out, "assets/early.js"), format: "iife" });
 await build({ ...common, entryPoints: [join(here, "src/style.css")], outfile: join(out, "assets/style.css") });
 await build({ ...common, entryPoints: [join(here, "src/sw.js")], outfile: join(out, "sw.js"), format: "iife" });
 
@@ -50,7 +49,6 @@ cpSync(join(here, "public"), out, { recursive: true });
 const cache = join(here, "node_modules/.cache");
 mkdirSync(cache, { recursive: true });
 for (const name of readdirSync(join(out, "assets"))) {
-  if (name.endsWith(".css") || name === "early.js") continue;
   const content = readFileSync(join(out, "assets", name));
   const params = {
     [constants.BROTLI_PARAM_QUALITY]: content.length > 9e6 ? 9 : 11,

@@ -1,6 +1,6 @@
 """One SSD-KD step, this package's against a plain eager one of the published formulation.
 
-    python benchmarks/step.py [--images 8 32] [--rounds 3] [--threads 2] [--clock wall]
+    python benchmarks/step.py [--images 8 32] [--rounds 5] [--threads 2] [--clock wall]
 
 ResNet-50 teaches MobileNetV2 at 224 px, every image in four views: teacher, student, all terms,
 gradient, optimiser. Ours is the trainer of `dermdistill distill` in bf16; the published step is
@@ -48,8 +48,8 @@ def arithmetic(setting: Setting) -> float:
 
 def compare(setting: Setting, options: argparse.Namespace) -> bool:
     """Print one batch size's figures; whether all bars are met."""
-    steps = in_turns(setting, "ssd_kd", options.rounds, options.threads)
-    single = Taker(setting, "ours", "ssd_kd", "fp32", options.threads)
+    steps = in_turns(setting, "ssd_kd", options)
+    single = Taker(setting, "ours", "ssd_kd", "fp32", options.threads, options.allocator)
     exact = single.step()["loss"]
     single.close()
     seconds = {f: statistics.median(s[options.clock] for s in steps[f][1:]) for f in FORMS}
@@ -77,7 +77,7 @@ def compare(setting: Setting, options: argparse.Namespace) -> bool:
 
 
 def main() -> int:
-    parser = options_of(__doc__, [8, 32], 3)
+    parser = options_of(__doc__, [8, 32], 5)
     parser.add_argument("--student-weights", default="none", help="a file; by default random ones")
     options = parser.parse_args()
     return each_batch(options, compare, student_weights=options.student_weights)

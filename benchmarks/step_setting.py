@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
@@ -25,7 +27,7 @@ from dermdistill.train import Learner, Trainer
 from dermdistill.train.checkpoint import save_weights
 from dermdistill.train.schedule import class_weights
 from dermdistill.train.teachers import FrozenTeachers
-from dermdistill.types import Batch, total_loss
+from dermdistill.types import Batch, Views, total_loss
 from published import PublishedPretext, PublishedStudent
 
 CLASSES = 8  # of the synthetic images, as of ISIC 2019
@@ -42,6 +44,7 @@ class Setting:
         px: side of the images.
         teacher, student: timm's names.
         student_weights: "none", or a file of weights.
+        teacher_steps: that the teacher has learnt the images for; by default none.
         seed: of everything drawn.
     """
 
@@ -51,6 +54,7 @@ class Setting:
     teacher: str = "resnet50"
     student: str = "mobilenetv2_100"
     student_weights: str = "none"
+    teacher_steps: int = 0
     seed: int = 0
 
     @property
@@ -89,6 +93,7 @@ def prepare(setting: Setting) -> None:
             norm.momentum = None
     with torch.no_grad():
         teacher.train()(setting.batch(data).images[:, 0])
+    _teach(teacher, setting, data)
     run = setting.folder / TEACHER_RUN
     run.mkdir()
     write_json(run / PROVENANCE, {"classes": data.classes, "network_config": to_dict(config)})
@@ -97,6 +102,21 @@ def prepare(setting: Setting) -> None:
     save_weights(setting.folder / START, learner.state_dict())
     pretext = _learner(setting, data, "pretext")
     save_weights(setting.folder / HEAD, pretext.state_dict())
+
+
+def _teach(teacher: nn.Module, setting: Setting, data: Dataset) -> None:
+    """Let the teacher learn, in the form that any network here is trained in."""
+    optimiser = torch.optim.AdamW(teacher.parameters(), 1e-3)
+    teacher.to(memory_format=torch.channels_last)
+    for step in range(setting.teacher_steps):
+        rows = np.random.default_rng(step).permutation(len(data.train))[: setting.images]
+        views = make_views(data.train.pixels(rows), Views(1), Augmentation(ViewsConfig()))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = teacher(views[:, 0].contiguous(memory_format=torch.channels_last)).logits
+        optimiser.zero_grad()
+        F.cross_entropy(logits.float(), torch.from_numpy(data.train.labels[rows])).backward()
+        optimiser.step()
+    teacher.to(memory_format=torch.contiguous_format)
 
 
 def _learner(setting: Setting, data: Dataset, stage: str, head: nn.Module | None = None) -> Learner:
@@ -138,7 +158,7 @@ def build(setting: Setting, form: str, stage: str, precision: str) -> Step:
         learner.load_state_dict(load_file(setting.folder / START))
     run, fit = setting.folder / TEACHER_RUN, setting.fit
     if form == "ours":
-        teachers = FrozenTeachers([run], data.classes, False, fabric, setting.px)
+        teachers = FrozenTeachers([run], data.classes, False, fabric, setting.px, compiled=True)
         trainer = Trainer(
             learner.train(), teachers, data, fit, ViewsConfig(), setting.seed, fabric, run, stage,
             shown=False,

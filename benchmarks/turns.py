@@ -1,6 +1,7 @@
 """Processes that hold one form of a step each, and do it in turns."""
 
 import argparse
+import ctypes.util
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from machine import description, peak_mb, reset_peak
 from step_setting import Setting, build, prepare
 
 FORMS = {"published": "fp32", "ours": "bf16"}
+ALLOCATOR = "tcmalloc_minimal"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -31,6 +33,8 @@ def options_of(doc: str, images: int | list[int], rounds: int) -> argparse.Argum
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--allocator", default=ctypes.util.find_library(ALLOCATOR) or "",
+                        help="what ours preloads: %(default)s; '' for the system's")  # fmt: skip
     return parser
 
 
@@ -40,7 +44,7 @@ def each_batch(
 ) -> int:  # fmt: skip
     """Compare at every batch size that was asked for; the exit code: 1 if a bar is missed."""
     torch.set_num_threads(options.threads)
-    print(f"{description()}, {options.threads} threads, {options.clock} time")
+    print(setting_of(options))
     met = []
     for images in options.images:
         with tempfile.TemporaryDirectory() as name:
@@ -51,6 +55,14 @@ def each_batch(
     return 0 if all(met) else 1
 
 
+def setting_of(options: argparse.Namespace) -> str:
+    """The machine, and how the forms are run on it."""
+    allocator = options.allocator or "the system's allocator"
+    return (
+        f"{description()}, {options.threads} threads, {options.clock} time, ours with {allocator}"
+    )
+
+
 class Taker:
     """A process that holds one form and does a step whenever it is asked.
 
@@ -58,16 +70,21 @@ class Taker:
         setting: what it works on.
         form, stage, precision: as of `build`.
         threads: that it computes in.
+        allocator: the library that ours preloads.
     """
 
-    def __init__(self, setting: Setting, form: str, stage: str, precision: str, threads: int):
+    def __init__(
+        self, setting: Setting, form: str, stage: str, precision: str, threads: int, allocator: str
+    ):
         told = asdict(setting) | {"folder": str(setting.folder)}
         command = [sys.executable, __file__]
         command += [json.dumps([told, form, stage, precision, threads])]
-        pages = "1" if form == "ours" else "0"  # the package's setting, and torch's own
+        plain = {"THP_MEM_ALLOC_ENABLE": "0", "LD_PRELOAD": ""}  # torch as it comes
+        # The package's setting, and what docs/performance.md tells its users to set.
+        own = {"THP_MEM_ALLOC_ENABLE": "1", "LD_PRELOAD": allocator}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | {"THP_MEM_ALLOC_ENABLE": pages},
+            env=os.environ | (own if form == "ours" else plain),
         )  # fmt: skip
 
     def step(self) -> dict[str, float]:
@@ -84,12 +101,15 @@ class Taker:
         self.process.wait()
 
 
-def in_turns(setting: Setting, stage: str, rounds: int, threads: int) -> dict[str, list[dict]]:
+def in_turns(setting: Setting, stage: str, options: argparse.Namespace) -> dict[str, list[dict]]:
     """Every form's steps, the first of which is the warm-up and starts from the same weights."""
-    takers = {f: Taker(setting, f, stage, p, threads) for f, p in FORMS.items()}
+    takers = {
+        form: Taker(setting, form, stage, precision, options.threads, options.allocator)
+        for form, precision in FORMS.items()
+    }
     steps: dict[str, list[dict]] = {form: [] for form in FORMS}
     try:
-        for _ in range(rounds + 1):
+        for _ in range(options.rounds + 1):
             for form, taker in takers.items():
                 steps[form].append(taker.step())
     finally:

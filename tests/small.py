@@ -110,6 +110,7 @@ def trainer(
     before_step: Callable[[], None] = lambda: None,
     teacher: nn.Module | None = None,
     metadata: str = "none",
+    int8: bool = False,
 ) -> Trainer:
     """A trainer of the student as the stages build it.
 
@@ -122,6 +123,7 @@ def trainer(
         before_step: called whenever the networks are asked, in the middle of every step.
         teacher: who teaches, if the method asks for somebody.
         metadata: how the student reads age, sex and site.
+        int8: whether the student computes in 8 bits.
     """
     data, built, classes = dataset(), build_method(method, options), len(dataset().classes)
     teachers = [] if teacher is None else [teacher]
@@ -132,7 +134,7 @@ def trainer(
     seed_step(init, "init")
     student, *peers = (
         build_backbone(
-            NetworkConfig(STUDENT, weights="none", metadata=metadata),
+            NetworkConfig(STUDENT, weights="none", metadata=metadata, int8=int8),
             classes,
             MetadataEncoder.of(data.train.metadata),
         )

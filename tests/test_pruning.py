@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import small
 from dermdistill.config import NetworkConfig, to_dict
@@ -16,7 +17,7 @@ from dermdistill.errors import ConfigError, RunError, ToolchainError
 from dermdistill.export import export_run
 from dermdistill.models import build_backbone, load_network, pruning
 from dermdistill.models.pruning import narrow
-from dermdistill.run import METRICS, PROVENANCE, read_json
+from dermdistill.run import BEST, METRICS, PROVENANCE, read_json, write_json
 
 CLASSES, RATIO = 5, 0.5
 # Inverted residuals, plain residuals, squeeze and excitation, ghost features, branches that merge.
@@ -112,12 +113,26 @@ def test_runs_made_before_there_was_a_share_are_found():
     assert "prune_ratio" not in read_json(run / PROVENANCE)["key"]["network"]
 
 
-@pytest.mark.parametrize("change", [{"name": "test_resnet"}, {"classes": 3}])
-def test_a_run_of_another_network_or_of_other_classes_is_refused(change):
-    run = small.exported()
-    name, classes = change.get("name", small.STUDENT), change.get("classes", 8)
-    with pytest.raises(ConfigError, match=rf"{small.STUDENT} of \d+ classes"):
-        build_backbone(NetworkConfig(name, str(run)), classes)
+def test_a_pruned_run_lends_its_widths_to_its_own_classes_alone(tmp_path):
+    """A head of other classes would have to be a new one, of a width that nobody wrote down."""
+    run = tmp_path / "run"
+    run.mkdir()
+    network = fresh(prune_ratio=RATIO)
+    save_file(network.state_dict(), run / BEST)
+    config = NetworkConfig("test_efficientnet", "none", prune_ratio=RATIO)
+    write_json(run / PROVENANCE, {"network_config": to_dict(config)})
+    started = build_backbone(NetworkConfig("test_efficientnet", str(run)), CLASSES).eval()
+    images = torch.rand(2, 3, 64, 64)
+    assert torch.equal(started(images).logits, network(images).logits)
+    for classes in (CLASSES - 1, CLASSES + 1):
+        with pytest.raises(ConfigError, match=r"do not fit.*classifier\.weight"):
+            build_backbone(NetworkConfig("test_efficientnet", str(run)), classes)
+
+
+@pytest.mark.parametrize("classes", [3, 8, 11])
+def test_a_whole_run_lends_its_body_to_any_classes(classes):
+    found = build_backbone(NetworkConfig(small.STUDENT, str(small.exported())), classes)
+    assert found(torch.rand(2, 3, 64, 64)).logits.shape == (2, classes)
 
 
 def test_a_directory_that_is_no_finished_run_is_refused(tmp_path):

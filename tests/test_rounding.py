@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from dermdistill.export.rounding import DAMPING, STEPS, on_grid, round_weights
+from dermdistill.models.rounding import DAMPING, STEPS, on_grid, round_weights
 
 GROUPS, OUTPUTS, INPUTS = 2, 5, 7
 

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import http.client
-import io
 import json
 import os
 import socket
@@ -11,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,16 +21,14 @@ pytest.importorskip("fastapi")
 
 import psutil
 import requests
-from PIL import Image
 
 import browser
 import hostile
-from dermdistill.bundle import Bundle, open_runtime
+from dermdistill.bundle import Bundle
 from dermdistill.bundle.predict import predict_files
 from dermdistill.errors import ConfigError
-from dermdistill.serve.api import Service
+from dermdistill.serve.decoders import Decoders
 from dermdistill.serve.limits import Limits, RefusedError
-from dermdistill.serve.metrics import Telemetry
 from dermdistill.serve.run import TOKEN_VARIABLE, find_token
 
 pytestmark = [browser.built, pytest.mark.slow]
@@ -161,15 +159,48 @@ def test_a_decode_that_would_take_forever_is_refused(address):
     assert few.status_code == 200
 
 
-def test_nobody_waits_for_a_slow_decode(bundle):
-    large = io.BytesIO()
-    Image.effect_noise((4000, 4000), 60).save(large, "PNG")
-    opened = Bundle(bundle)
-    limits = Limits(decode_seconds=0.02)
-    service = Service(opened, open_runtime(opened, "onnx", 1), limits, Telemetry(None))
-    with pytest.raises(RefusedError, match=r"more than 0\.02 seconds") as refused:
-        asyncio.run(service.answer(large.getvalue(), False))
-    assert (refused.value.status, refused.value.code) == (422, "slow_image")
+def test_a_slow_decode_is_ended_and_the_next_image_answered(bundle, drawn):
+    opened, good = Bundle(bundle), drawn[0].read_bytes()
+    spec, limits = opened.manifest.preprocessing, Limits(decode_seconds=0.5)
+    slow = hostile.scan_bomb(6000, 80)  # within all other bounds; seconds of a core
+
+    async def ask():
+        with closing(Decoders(1, spec, limits)) as decoders:
+            before = decoders.all[0].process.pid
+            with pytest.raises(RefusedError) as refused:
+                await decoders.read(slow)
+            return before, refused.value, await decoders.read(good)
+
+    before, refusal, answer = asyncio.run(ask())
+    assert (refusal.status, refusal.code) == (422, "slow_image")
+    assert (answer == opened.preprocess(good)).all()
+    assert not psutil.pid_exists(before)
+
+
+def test_whoever_waits_too_long_for_a_decoder_is_refused(bundle):
+    spec, slow = Bundle(bundle).manifest.preprocessing, hostile.scan_bomb(6000, 80)
+
+    async def ask():
+        with closing(Decoders(1, spec, Limits(decode_seconds=0.5))) as decoders:
+            bodies = [slow] * 4
+            return await asyncio.gather(*map(decoders.read, bodies), return_exceptions=True)
+
+    assert {refusal.status for refusal in asyncio.run(ask())} == {422, 429}
+
+
+def test_a_decoder_that_was_killed_is_replaced(bundle, drawn):
+    with browser.server(bundle) as address:
+        body = drawn[0].read_bytes()
+        expected = post(address, body).json()
+        server = next(one for one in psutil.Process().children() if "serve" in one.cmdline())
+        decoders = [one for one in server.children() if "spawn_main" in " ".join(one.cmdline())]
+        assert len(decoders) == 2
+        for one in decoders:
+            one.kill()
+            while one.is_running() and one.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.01)
+        for _ in decoders:
+            assert post(address, body).json() == expected
 
 
 def test_slow_headers_are_cut_off(address):
@@ -199,7 +230,8 @@ def test_hostile_bodies_never_break_it(bundle, drawn, tmp_path):
             assert raw_get(address, path)[0] in (400, 403, 404), path
         assert raw_get(address, "/", {"X-Huge": "x" * 100_000})[0] in (400, 431)
         assert post(address, good).json() == expected
-        assert process.memory_info().rss < 1_500_000_000
+        family = [process, *process.children(recursive=True)]
+        assert sum(one.memory_info().rss for one in family) < 1_500_000_000
         assert list(tmp_path.rglob("*")) == []
         assert files == beside()
 

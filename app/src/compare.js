@@ -19,8 +19,7 @@ export class Compare {
     const points = new Intl.NumberFormat(language(), { maximumFractionDigits: 1, minimumFractionDigits: 1, signDisplay: "exceptZero" });
     const rows = after.ranking.map(({ name, index, probability }) => {
       const first = before.probabilities[index];
-      const change = t("compare.points", { points: points.format(100 * (probability - first)) });
-      return el("tr", {}, el("th", { scope: "row" }, className(name)), el("td", {}, percent(first, 1)), el("td", {}, percent(probability, 1)), el("td", {}, change));
+      return el("tr", {}, el("th", { scope: "row" }, className(name)), el("td", {}, percent(first, 1)), el("td", {}, percent(probability, 1)), el("td", {}, points.format(100 * (probability - first))));
     });
     const heads = ["compare.class", "compare.before", "compare.after", "compare.change"];
     this.table.replaceChildren(

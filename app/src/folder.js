@@ -13,26 +13,53 @@ export class Folder {
     $("#folder-choose").addEventListener("click", () => $("#folder-input").click());
     $("#files-choose").addEventListener("click", () => $("#files-input").click());
     for (const id of ["#folder-input", "#files-input"]) {
-      $(id).addEventListener("change", (event) => this.start(Array.from(event.target.files).filter(isImage)));
+      $(id).addEventListener("change", ({ target }) => {
+        this.start(Array.from(target.files).filter(isImage));
+        target.value = ""; // the same folder may be chosen again
+      });
     }
     $("#folder-stop").addEventListener("click", () => { this.running = false; });
     $("#folder-save").addEventListener("click", () => this.save());
-    root.addEventListener("dragover", (event) => event.preventDefault());
+    root.addEventListener("dragover", (event) => { event.preventDefault(); root.classList.add("over"); });
+    root.addEventListener("dragleave", () => root.classList.remove("over"));
     root.addEventListener("drop", async (event) => {
       event.preventDefault();
+      root.classList.remove("over");
       this.start(await droppedFiles(event.dataTransfer));
     });
   }
 
   async start(files) {
     if (this.running) return;
-    if (files.length === 0) { $("#folder-status").textContent = t("error.noimage"); return; }
-    Object.assign(this, { rows: [], running: true });
+    this.alarm(files.length ? null : "error.noimage");
+    if (files.length === 0) return;
+    this.running = true;
+    try {
+      await this.model.ready;
+    } catch {
+      this.running = false;
+      this.alarm("state.failed");
+      return;
+    }
+    await this.scoreAll(files);
+  }
+
+  alarm(key) {
+    const place = $(".status", this.root);
+    place.textContent = key ? t(key) : "";
+    place.classList.toggle("alarm", Boolean(key));
+  }
+
+  async scoreAll(files) {
+    this.rows = [];
+    delete this.root.dataset.done;
     $("#folder-results").hidden = false;
     $("#folder-body").replaceChildren();
     $("#folder-stop").hidden = false;
+    $("#folder-save").disabled = true;
     const progress = $("#folder-progress");
-    progress.max = files.length;
+    Object.assign(progress, { max: files.length, value: 0 });
+    this.status(files.length);
     for (const file of files) {
       if (!this.running) break;
       await this.score(file);
@@ -59,13 +86,14 @@ export class Folder {
 
   line({ name, answer, error }) {
     if (error) return el("tr", { class: "failed" }, el("th", { scope: "row" }, name), el("td", { colspan: 4 }, t("error.decode")));
-    const { ranking: [first], set, quality } = answer;
+    const { ranking: [first], unlike, quality } = answer;
+    const set = unlike ? null : answer.set; // its promise is for images like the training images
     return el("tr", {},
       el("th", { scope: "row" }, name),
       el("td", {}, doubt(answer) ?? className(first.name)),
-      el("td", { class: "number" }, percent(first.probability, 1)),
-      el("td", {}, set ? set.map((one) => className(one.name)).join(", ") : "–"),
-      el("td", {}, quality.map((fault) => t(`fault.${fault}`)).join(", ")));
+      el("td", {}, percent(first.probability, 1)),
+      el("td", { class: "wide" }, set ? set.map((one) => className(one.name)).join(", ") : "–"),
+      el("td", { class: "wide" }, quality.map((fault) => t(`fault.${fault}`)).join(" ")));
   }
 
   status(total) {

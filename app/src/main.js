@@ -50,8 +50,13 @@ function paste(event) {
   else { location.hash = "#image"; views.image.take(file); }
 }
 
-async function start() {
-  const model = await Model.start();
+// Resolves when the page was drawn; a page in the background is not.
+const painted = () => new Promise((resolve) => {
+  if (document.hidden) resolve();
+  else requestAnimationFrame(() => setTimeout(resolve));
+});
+
+function build(model) {
   const view = (name) => $(`#view-${name}`);
   views = {
     image: new Slot(view("image"), model, "slot.title"), compare: new Compare(view("compare"), model),
@@ -60,6 +65,11 @@ async function start() {
   show(viewName());
   addEventListener("hashchange", () => show(viewName()));
   addEventListener("paste", paste);
+}
+
+async function start() {
+  const model = new Model(painted()); // the page stands before megabytes are asked for
+  build(model);
   await model.ready;
   say("state.ready");
   await views.model.show();

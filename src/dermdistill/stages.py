@@ -20,6 +20,7 @@ from dermdistill.bundle.decision import write_decision
 from dermdistill.bundle.manifest import Ood
 from dermdistill.config import Config, FitConfig, NetworkConfig, TeacherConfig, to_dict
 from dermdistill.data.dataset import Dataset, open_dataset
+from dermdistill.data.views import upright_view
 from dermdistill.errors import ConfigError
 from dermdistill.evaluate.ood.prototypes import write_prototypes
 from dermdistill.evaluate.score import score
@@ -31,6 +32,7 @@ from dermdistill.models import (
     freeze,
     load_best,
     load_network,
+    round_weights,
 )
 from dermdistill.run import (
     BEST,
@@ -52,9 +54,10 @@ from dermdistill.train.checkpoint import delete_checkpoints
 from dermdistill.train.schedule import class_weights
 from dermdistill.train.teacher_cache import TeacherCache
 from dermdistill.train.teachers import FrozenTeachers
-from dermdistill.types import Widths
+from dermdistill.types import Metadata, Widths
 
 SHOWN_DIGITS = 10  # of a digest in a directory's name
+ROUNDING_IMAGES = 64  # of training, that a start in 8 bits is made on
 TEACHER_CACHE = "teacher-cache"  # beside the run directories; safe to delete
 
 
@@ -80,15 +83,13 @@ class Stage:
 
     def key(self, config: Config, data: Dataset) -> dict[str, Any]:
         """All that the result depends on, as plain values."""
-        start, network = self.network.weights, to_dict(self.network)
-        if not self.reads_metadata:
-            del network["metadata"]  # so that runs made before there was a choice are found
-        if not self.network.prune_ratio:
-            del network["prune_ratio"]  # likewise
-        if Path(start).is_file():
-            network["weights"] = digest_file(start)
-        elif Path(start).is_dir():
-            network["weights"] = digest_file(Path(start, BEST))
+        start, network = Path(self.network.weights), to_dict(self.network)
+        for setting, usual in (("metadata", "none"), ("prune_ratio", 0.0), ("int8", False)):
+            if network[setting] == usual:
+                del network[setting]  # so that runs made before there was a choice are found
+        for file in (start, start / BEST):
+            if file.is_file():
+                network["weights"] = digest_file(file)
         known = self.reads_metadata or any(map(_reads_metadata, self.upstream.values()))
         shards = config.data.shuffle_shards
         return {
@@ -104,6 +105,7 @@ class Stage:
             "upstream": {k: digest_file(v / BEST) for k, v in sorted(self.upstream.items())},
             **({"metadata": data.table.metadata_digest} if known else {}),
             **({"shuffle_shards": shards} if shards else {}),
+            **({"compile_teacher": True} if config.compile_teacher and self.upstream else {}),
         }
 
     @property
@@ -237,12 +239,16 @@ def _trainer(
     seed_step(config.seed, "init", stage.kind)
     method, px, classes = stage.method, data.store.px, len(data.classes)
     runs = [run for place, run in stage.upstream.items() if place.startswith("teacher")]
-    teachers = FrozenTeachers(runs, data.classes, method.stages, fabric, px, method.norms)
+    teachers = FrozenTeachers(
+        runs, data.classes, method.stages, fabric, px, method.norms, config.compile_teacher
+    )
     teachers.warn(data.train.metadata)
     widths = teachers.widths()
     network, encoder = None, _encoder(stage, data)
     if stage.kind != "pretext":
         network = method.enrol(build_backbone(stage.network, classes, encoder), *teachers.networks)
+        if network.int8:
+            _start_in_8_bits(network, data)
     peers = [build_backbone(stage.network, classes, encoder) for _ in range(method.peers)]
     counts = torch.from_numpy(np.bincount(data.train.labels, minlength=classes))
     learner = Learner(
@@ -259,6 +265,13 @@ def _trainer(
             teachers, answers, trainer.schedule.total, teachers.read_metadata
         )
     return trainer
+
+
+def _start_in_8_bits(network: Backbone, data: Dataset) -> None:
+    """Round a network's weights as for an export, which its training then goes on from."""
+    train = data.train
+    images = upright_view(train.pixels(np.arange(0, len(train), -(-len(train) // ROUNDING_IMAGES))))
+    round_weights(network.eval().given(Metadata.missing(len(images))), images)
 
 
 def _encoder(stage: Stage, data: Dataset) -> MetadataEncoder | None:

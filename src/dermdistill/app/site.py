@@ -26,7 +26,7 @@ POLICY = (
 )
 DIGITS = 12  # of a digest in a folder's name
 # Kept on the device at once; runtime and model follow when the page knows which ones it uses.
-SHELL = ("app.js", "early.js", "worker.js", "style.css")
+SHELL = ("app.js", "worker.js", "style.css")
 
 
 def build_site(bundle: Bundle, models: Sequence[str] = ()) -> dict[str, bytes]:
@@ -52,9 +52,9 @@ def build_site(bundle: Bundle, models: Sequence[str] = ()) -> dict[str, bytes]:
     files[folder + MANIFEST] = bundle.manifest.to_json()
     names = [CARD, *(name for model in chosen for name in bundle.manifest.models[model].files)]
     files |= {folder + name: bundle.read(name) for name in names}
-    early = (folder + MANIFEST, folder + bundle.manifest.models[chosen[0]].files[0])
     files[PAGE] = _fill(files[PAGE], policy=POLICY, bundle=folder, assets=assets,
-                        models=" ".join(chosen), early=" ".join(early))  # fmt: skip
+                        models=" ".join(chosen),
+                        early=folder + bundle.manifest.models[chosen[0]].files[0])  # fmt: skip
     kept = ["./", *(name for name in files if "/" not in name and name not in (PAGE, WORKER)),
             *(assets + name for name in SHELL), folder + MANIFEST, folder + CARD]  # fmt: skip
     files[WORKER] = _fill(files[WORKER], version=_digest(files), files=" ".join(kept))

@@ -17,6 +17,7 @@ from dermdistill.bundle.manifest import (
     GoldenCase,
     Manifest,
     Model,
+    Preprocessing,
     parse_manifest,
 )
 from dermdistill.bundle.strict import decode, load_json
@@ -24,6 +25,17 @@ from dermdistill.data.decode import decode as decode_image
 from dermdistill.errors import BundleError, unknown_name
 
 NUMBERS = 3  # of a pixel
+
+
+def preprocess(
+    spec: Preprocessing, source: str | os.PathLike | bytes
+) -> UInt8[np.ndarray, "px px 3"]:
+    """One image file as the pixels that every model of a bundle takes.
+
+    Raises:
+        BrokenImageError: it cannot be decoded.
+    """
+    return decode_image(source, spec.px, spec.crop, reduced=False)
 
 
 class Bundle:
@@ -81,13 +93,8 @@ class Bundle:
         return model, {name[start:]: self.read(name) for name in model.files}
 
     def preprocess(self, source: str | os.PathLike | bytes) -> UInt8[np.ndarray, "px px 3"]:
-        """One image file as the pixels that every model takes.
-
-        Raises:
-            BrokenImageError: it cannot be decoded.
-        """
-        spec = self.manifest.preprocessing
-        return decode_image(source, spec.px, spec.crop, reduced=False)
+        """As the function, by the bundle's own rules."""
+        return preprocess(self.manifest.preprocessing, source)
 
     def golden_pixels(self, case: GoldenCase) -> UInt8[np.ndarray, "px px 3"]:
         """What preprocessing must make of a golden image."""

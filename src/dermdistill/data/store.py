@@ -108,19 +108,21 @@ class Store:
         """Refuse a store that is not, or no longer, what its digest says.
 
         A file is read wholly when a row of it is first named, as a first epoch would read it; after
-        that only where its size, time or place on the disk changed, so this can be called at every
-        step.
+        that only where its size, time or place on the disk changed. It looks at the rows' files
+        alone, so this can be called at every step, however many files there are.
 
         Args:
-            rows: what is about to be read; None compares only files that were verified before.
+            rows: what is about to be read; None compares every file that was verified before.
 
         Raises:
             DataError: the store changed, or is gone.
         """
         if not self._checked:
             self._verify_index()
-        new = set() if rows is None else set(self.shard_of[rows].tolist()) - self._checked.keys()
-        changed = {k for k, state in self._checked.items() if state != _state_of(self._paths[k])}
+        known = self._checked.keys()
+        named = set(known) if rows is None else set(self.shard_of[rows].tolist())
+        new = named - known
+        changed = {k for k in named & known if self._checked[k] != _state_of(self._paths[k])}
         if not new and not changed:
             return
         states = {k: _state_of(self._paths[k]) for k in new | changed}

@@ -14,7 +14,6 @@ from torchao.quantization.pt2e.quantizer.quantizer import (
 )
 
 from dermdistill.export import executorch
-from dermdistill.export.rounding import rounded
 from dermdistill.export.subject import Subject
 
 PACKAGES = (*executorch.PACKAGES, "torchao")
@@ -62,7 +61,7 @@ def convert(subject: Subject) -> dict[str, bytes]:
     example = executorch.example(subject)
     settings = get_symmetric_quantization_config(is_per_channel=True)
     quantiser = _Quantiser().set_global(settings)
-    prepared = prepare_pt2e(export(rounded(subject), (example,)).module(), quantiser)
+    prepared = prepare_pt2e(export(subject.rounded, (example,)).module(), quantiser)
     for image in subject.calibration_pixels():
         prepared(torch.tensor(image[None]).float())
     return executorch.lower(export(convert_pt2e(prepared), (example,)))

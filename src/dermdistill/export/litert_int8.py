@@ -24,7 +24,6 @@ from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
 from dermdistill.bundle.formats import FORMATS
 from dermdistill.export import litert
-from dermdistill.export.rounding import rounded
 from dermdistill.export.subject import Subject
 
 PACKAGES = (*litert.PACKAGES, "ai-edge-quantizer")
@@ -37,7 +36,7 @@ EDGE, INNER = "edge", "inner"
 
 def convert(subject: Subject) -> dict[str, bytes]:
     """The graph as a .tflite file with quantised convolutions."""
-    content = with_short_names(litert.write(rounded(subject)))
+    content = with_short_names(litert.write(subject.rounded))
     recipe = RecipeManager()
     operations = TFLOperationName
     recipe.add_static_config(".*", operations.ALL_SUPPORTED, 8, 8)

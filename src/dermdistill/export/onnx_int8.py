@@ -22,7 +22,6 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from dermdistill.export import onnx as onnx_fp32
-from dermdistill.export.rounding import rounded
 from dermdistill.export.subject import Subject
 
 PACKAGES = (*onnx_fp32.PACKAGES, "onnxruntime")
@@ -51,7 +50,7 @@ def convert(subject: Subject) -> dict[str, bytes]:
     pixels = subject.calibration_pixels()
     with tempfile.TemporaryDirectory() as folder:
         plain, ready, done = (Path(folder) / name for name in ("plain", "ready", "done"))
-        plain.write_bytes(onnx_fp32.write(rounded(subject)))
+        plain.write_bytes(onnx_fp32.write(subject.rounded))
         quant_pre_process(str(plain), str(ready), skip_symbolic_shape=True)
         quantize_static(
             str(ready), str(done), _Reader(pixels), quant_format=QuantFormat.QDQ,

@@ -1,5 +1,6 @@
 """What is exported: a run's network as a graph, images to compare on, images to calibrate on."""
 
+import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +16,13 @@ from dermdistill.config import load_config
 from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.errors import DermdistillError, RunError
 from dermdistill.evaluate.ood.prototypes import load_prototypes
-from dermdistill.export.graph import DeployedGraph
-from dermdistill.models import load_network
+from dermdistill.export.graph import WHITE, DeployedGraph
+from dermdistill.models import load_network, round_weights
 from dermdistill.run import CONFIG, PROVENANCE, read_json
 
 PARITY_IMAGES = 64
 CALIBRATION_IMAGES_PER_CLASS = 32
+ROUNDING_IMAGES = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,18 @@ class Subject:
         if self.graph.class_maps is None:
             return None
         return self.graph.network.widths(self.px).map_px
+
+    @cached_property
+    def rounded(self) -> DeployedGraph:
+        """The graph with convolutions whose weights 8 bits hold, for all 8-bit formats.
+
+        The heads on the last map keep theirs: no format rounds them. A network that was trained in
+        8 bits has such weights, and keeps them too.
+        """
+        graph, pixels = copy.deepcopy(self.graph), self.calibration_pixels()
+        chosen = torch.from_numpy(pixels[:: -(-len(pixels) // ROUNDING_IMAGES)])
+        round_weights(graph.network, chosen.permute(0, 3, 1, 2).float() / WHITE)
+        return graph
 
     @cached_property
     def dataset(self) -> Dataset | None:

@@ -15,11 +15,13 @@ from dermdistill.models.backbone import (
     load_network,
     require_network,
 )
+from dermdistill.models.compiled import compile_frozen
 from dermdistill.models.folding import fold_norms
 from dermdistill.models.fusion import MetaBlock, MetadataEncoder
 from dermdistill.models.moments import norm_gaps, remembering_norms, with_norms
 from dermdistill.models.pooling import noise_image, pools_by_mean
 from dermdistill.models.pruning import require_pruner
+from dermdistill.models.rounding import round_weights
 
 __all__ = [
     "Backbone",
@@ -29,6 +31,7 @@ __all__ = [
     "VariationalHead",
     "bridged",
     "build_backbone",
+    "compile_frozen",
     "connector",
     "fold_norms",
     "freeze",
@@ -41,5 +44,6 @@ __all__ = [
     "remembering_norms",
     "require_network",
     "require_pruner",
+    "round_weights",
     "with_norms",
 ]

@@ -2,19 +2,25 @@
 
 import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dermdistill.config import NetworkConfig
 from dermdistill.errors import ConfigError, RunError, unknown_name
 from dermdistill.models.bridge import Bridge
 from dermdistill.models.depthwise import speed_up_depthwise
+from dermdistill.models.eight_bits import EightBits, settle_on_grid
 from dermdistill.models.fusion import MetaBlock, MetadataEncoder
+from dermdistill.models.norm import GlobalBatchNorm
 from dermdistill.models.pruning import narrow, prune
+from dermdistill.models.relu6 import slim_relu6
 from dermdistill.models.weights import load_weights, read_state
 from dermdistill.run import BEST, PROVENANCE, read_json
 from dermdistill.types import Metadata, Taps, Widths
@@ -40,12 +46,13 @@ class Backbone(nn.Module):
 
     def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
-        self.network = speed_up_depthwise(network)
+        self.network = slim_relu6(speed_up_depthwise(network))
         self.bridge: Bridge | None = None
         self.encoder: MetadataEncoder | None = None  # of a network that reads metadata
         self.gate: MetaBlock | None = None
         self.wide_classifier: nn.Linear | None = None
         self.known: Tensor | None = None  # whom the next images show; see `given`
+        self.int8 = False  # whether it is trained as 8-bit runtimes will compute it
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -53,7 +60,7 @@ class Backbone(nn.Module):
         """Map, embedding and logits of a stack of images in [0, 1], and the stages if asked."""
         if not stages:
             return self.answer(self.features(images))
-        features, maps = self.network.forward_intermediates((images - self.mean) / self.std)
+        features, maps = self._computed(self.network.forward_intermediates, images)
         return self.answer(features)._replace(stages=tuple(maps[-STAGES:]))
 
     def answer(self, features: Tensor) -> Taps:
@@ -133,7 +140,34 @@ class Backbone(nn.Module):
 
     def features(self, images: Float[Tensor, "samples 3 rows cols"]) -> Tensor:
         """The last features in the network's own layout; `as_map` gives them one layout."""
-        return self.network.forward_features((images - self.mean) / self.std)
+        return self._computed(self.network.forward_features, images)
+
+    def _computed(self, compute: Callable, images: Tensor) -> Any:
+        """What one of the network's functions gives, in training in 8 bits if it shall be so."""
+        normed = (images - self.mean) / self.std
+        if not (self.int8 and self.training):
+            return compute(normed)
+        # bf16 has 8 bits as well, and would round once more.
+        with torch.autocast(images.device.type, enabled=False), EightBits() as bits:
+            return bits.read(compute(normed.float()))
+
+    def settled(self) -> "Backbone":
+        """What becomes of it: itself, or a copy with weights that 8 bits hold, trained in them."""
+        if not self.int8:
+            return self
+        plain = copy.deepcopy(self)
+        plain.int8 = False
+        settle_on_grid(plain)
+        return plain
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """As nn.Module; in 8 bits norms keep the statistics that they are deployed with."""
+        super().train(mode)
+        if self.int8:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm | GlobalBatchNorm):
+                    module.eval()
+        return self
 
     def as_map(self, features: Tensor) -> Float[Tensor, "samples channels rows cols"]:
         """Tokens (transformers) and channels-last maps (Swin) as a channels-first map."""
@@ -230,6 +264,7 @@ def build_backbone(
                 "is given; make one with MetadataEncoder.of(training metadata)"
             )
         built.fuse(config.metadata, encoder)
+    built.int8 = config.int8
     return built
 
 
@@ -240,7 +275,8 @@ def load_network(run: Path) -> Backbone:
         RunError: it is no run directory, or its weights do not fit its provenance.
     """
     origin = read_json(run / PROVENANCE)
-    start = NetworkConfig(**origin["network_config"] | {"weights": "none", "prune_ratio": 0.0})
+    plain = {"weights": "none", "prune_ratio": 0.0, "int8": False}
+    start = NetworkConfig(**origin["network_config"] | plain)
     named = origin.get("metadata")
     encoder = MetadataEncoder.from_dict(named) if named else None
     network = build_backbone(start, len(origin["classes"]), encoder)

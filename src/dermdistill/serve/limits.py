@@ -20,7 +20,7 @@ class Limits:
         batches: requests with many images at a time.
         together: images that the model is asked about at once.
         body_seconds: for a whole body to arrive.
-        decode_seconds: for an image to be decoded, its wait for a thread included.
+        decode_seconds: for an image to be decoded, and at most to wait for its turn before.
         header_seconds: for a connection to say what it wants.
         idle_seconds: for which a connection may stay open without a request.
         shutdown_seconds: for running requests to end after a signal.
@@ -33,7 +33,7 @@ class Limits:
     scans: int = 100
     waiting: int = 32
     batches: int = 2
-    together: int = 16
+    together: int = 8
     body_seconds: float = 15.0
     decode_seconds: float = 10.0
     header_seconds: float = 10.0

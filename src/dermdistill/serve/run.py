@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -88,10 +89,12 @@ def serve(
         timeout_keep_alive=limits.idle_seconds, timeout_graceful_shutdown=limits.shutdown_seconds,
         h11_max_incomplete_event_size=HEADER_BYTES, lifespan="on",
     )  # fmt: skip
-    socket = settings.bind_socket()
-    socket.listen(settings.backlog)  # before it is told, so that nobody who reads it is refused
-    address = socket.getsockname()[:2]
+    door = settings.bind_socket()
+    # Its connections inherit it; asyncio leaves it out here, and each answer would wait 40 ms.
+    door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    door.listen(settings.backlog)  # before it is told, so that nobody who reads it is refused
+    address = door.getsockname()[:2]
     telemetry.event("listening", host=address[0], port=address[1], bundle=bundle.digest[:12])
     # uvicorn closes the door, answers what is inside, then passes the signal on: all is done.
     with contextlib.suppress(TerminatedError):
-        uvicorn.Server(settings).run(sockets=[socket])
+        uvicorn.Server(settings).run(sockets=[door])

@@ -7,9 +7,16 @@ import torch
 from lightning_fabric import Fabric
 
 from dermdistill.errors import ConfigError
-from dermdistill.models import Backbone, fold_norms, freeze, load_network, with_norms
+from dermdistill.models import (
+    Backbone,
+    compile_frozen,
+    fold_norms,
+    freeze,
+    load_network,
+    with_norms,
+)
 from dermdistill.run import BEST, PROVENANCE, digest_file, digest_of, read_json
-from dermdistill.runtime import layout
+from dermdistill.runtime import PRECISIONS, layout
 from dermdistill.types import Batch, Metadata, Taps, Widths
 
 
@@ -23,6 +30,7 @@ class FrozenTeachers:
         fabric: device and number format.
         input_px: side of the images.
         norms: whether a method asks what their batch norms see; else these are folded away.
+        compiled: whether they are asked as machine code. Not with `norms`, which needs a gradient.
 
     Raises:
         ConfigError: one knows other classes.
@@ -30,7 +38,7 @@ class FrozenTeachers:
 
     def __init__(
         self, runs: Sequence[Path], classes: tuple[str, ...], stages: bool, fabric: Fabric,
-        input_px: int, norms: bool = False,
+        input_px: int, norms: bool = False, compiled: bool = False,
     ):  # fmt: skip
         for run in runs:
             known = tuple(read_json(run / PROVENANCE)["classes"])
@@ -47,11 +55,15 @@ class FrozenTeachers:
             )
             for network in loaded
         ]
+        self.compiled, self.asked = compiled and not norms, self.networks
+        if self.compiled:
+            half = fabric.strategy.precision.precision == PRECISIONS["bf16"]
+            self.asked = [compile_frozen(network, half) for network in self.networks]
 
     def __call__(self, batch: Batch) -> tuple[Taps, ...]:
         """Their taps on a batch's views."""
         with self.fabric.autocast():
-            return ask(self.networks, batch, self.stages, layout(self.fabric))
+            return ask(self.asked, batch, self.stages, layout(self.fabric))
 
     def warn(self, training: Metadata) -> None:
         """Warn of names of sexes and sites in training that a teacher does not know."""
@@ -74,6 +86,7 @@ class FrozenTeachers:
             "teachers": [digest_file(run / BEST) for run in self.runs],
             "stages": self.stages,
             "norms": "folded",
+            "compiled": self.compiled,
             "precision": precision,
             "device": self.fabric.device.type,
             "torch": torch.__version__,

@@ -6,33 +6,15 @@ weights are moved onto their channel's grid here, once, with each one's error ma
 still to come; the quantisers of all runtimes, which use the very same grid, find nothing to round.
 """
 
-import copy
-import functools
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dermdistill.export.graph import WHITE, DeployedGraph
-from dermdistill.export.subject import Subject
+from dermdistill.models.eight_bits import STEPS
 
-STEPS = 127  # of a signed byte, either way; no runtime here uses the 128th
 DAMPING = 0.01  # of the mean square of a layer's inputs, so that unused ones leave it solvable
-IMAGES, PATCHES = 64, 256  # that a layer's inputs are taken from; of each image
-
-
-@functools.lru_cache(maxsize=1)  # for all 8-bit formats of one export
-def rounded(subject: Subject) -> DeployedGraph:
-    """A copy of a subject's graph whose convolutions have weights that 8 bits hold.
-
-    The heads on the last map keep theirs: no format rounds them.
-    """
-    graph = copy.deepcopy(subject.graph)
-    pixels = subject.calibration_pixels()
-    chosen = torch.from_numpy(pixels[:: -(-len(pixels) // IMAGES)])
-    round_weights(graph.network, chosen.permute(0, 3, 1, 2).float() / WHITE)
-    return graph
+PATCHES = 256  # of each image, that a layer's inputs are taken from
 
 
 @torch.no_grad()
@@ -45,7 +27,7 @@ def round_weights(network: nn.Module, images: Float[Tensor, "samples 3 rows cols
 
     Args:
         network: in evaluation mode.
-        images: in [0, 1].
+        images: in [0, 1]; 64 are enough.
     """
     hooks = [module.register_forward_pre_hook(_round) for module in network.modules()
              if isinstance(module, nn.Conv2d)]  # fmt: skip

@@ -1,0 +1,57 @@
+"""Frozen networks as machine code: what follows a convolution is done while its map is at hand."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch._dynamo.exc import TorchDynamoException
+from torch._inductor import config as inductor
+
+from dermdistill.errors import ToolchainError
+from dermdistill.models.backbone import Backbone
+
+
+def compile_frozen(network: Backbone, half: bool) -> Backbone:
+    """A copy of a frozen network that torch.compile makes machine code of.
+
+    That happens when it sees the first images of a size, and takes seconds. Weights become
+    constants, laid out as the kernels read them. Answers are the network's to rounding, and the
+    same each time.
+
+    Args:
+        network: in evaluation mode, without gradient to its weights; it stays as it is.
+        half: it is asked under autocast to bf16.
+
+    Returns:
+        A network to be asked without gradient. Asked for the first time it raises ToolchainError
+        where nothing can be compiled.
+    """
+    made = copy.deepcopy(network)
+    if half:
+        # To the bit what autocast makes of the weights for every batch anew; and the compiler lays
+        # out constants alone, not what is cast on the way.
+        for module in made.network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(torch.bfloat16)
+    for name in ("forward_features", "forward_intermediates"):
+        setattr(made.network, name, _machine_code(getattr(made.network, name)))
+    return made
+
+
+def _machine_code(forward: Callable[..., Any]) -> Callable[..., Any]:
+    compiled = torch.compile(forward)
+
+    def run(*args: Any, **settings: Any) -> Any:
+        try:
+            with inductor.patch(freezing=True):
+                return compiled(*args, **settings)
+        except TorchDynamoException as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ToolchainError(
+                f"the teacher cannot be compiled ({reason}); install a C++ compiler such as g++, "
+                "or set compile_teacher to false"
+            ) from error
+
+    return run

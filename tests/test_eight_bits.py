@@ -1,0 +1,270 @@
+"""Networks trained in 8 bits: by loops of our own, and by what runtimes make of the result."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import small
+from dermdistill.bundle import Bundle, open_runtime
+from dermdistill.config import Config, NetworkConfig
+from dermdistill.distill import distill
+from dermdistill.errors import ConfigError
+from dermdistill.export import export_run
+from dermdistill.methods import build_method
+from dermdistill.models import Backbone, build_backbone, load_network
+from dermdistill.models.eight_bits import EightBits, on_range_grid, on_weight_grid, settle_on_grid
+from dermdistill.run import BEST, HISTORY, METRICS, PROVENANCE, digest_file, read_json
+from dermdistill.stages import Stage
+from dermdistill.train.checkpoint import CHECKPOINT
+from test_resume import StopAt, StoppedError
+
+
+class Tiny(nn.Module):
+    """A stem, a depthwise convolution with a shortcut around it, and a pointwise one."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, 2, 1, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.depthwise = nn.Conv2d(4, 4, 3, 1, 1, groups=4, bias=False)
+        self.pointwise = nn.Conv2d(4, 6, 1)
+
+    def forward(self, images):
+        x = F.relu6(self.norm(self.stem(images)))
+        return F.relu6(self.pointwise(self.depthwise(x) + x))
+
+
+def tiny() -> Tiny:
+    torch.manual_seed(1)
+    network = Tiny()
+    for tensor in (network.norm.weight, network.norm.running_var):
+        nn.init.uniform_(tensor, 0.5, 3)
+    nn.init.uniform_(network.norm.running_mean, -1, 1)
+    return network.eval()
+
+
+def loop_conv(x, weight, bias, stride, pad, groups):
+    """A convolution, number by number."""
+    images, channels, rows, cols = x.shape
+    outputs, inputs, side, _ = weight.shape
+    wide = np.zeros((images, channels, rows + 2 * pad, cols + 2 * pad))
+    wide[:, :, pad : pad + rows, pad : pad + cols] = x
+    size = (rows + 2 * pad - side) // stride + 1
+    found = np.zeros((images, outputs, size, size))
+    for n, o, i, j in np.ndindex(*found.shape):
+        first = o // (outputs // groups) * inputs
+        patch = wide[n, first : first + inputs, i * stride :, j * stride :][:, :side, :side]
+        found[n, o, i, j] = (patch * weight[o]).sum() + (0 if bias is None else bias[o])
+    return found
+
+
+def loop_weights(weight):
+    """Whole numbers of steps from -127 to 127, an output at a time."""
+    found = np.zeros_like(weight)
+    for o, filters in enumerate(weight):
+        step = np.abs(filters).max() / 127
+        found[o] = np.rint(filters / step) * step
+    return found
+
+
+def loop_range(x):
+    """The nearest of the 256 numbers a byte can mean."""
+    low, high = min(x.min(), 0.0), max(x.max(), 0.0)
+    step = (high - low) / 255
+    zero = np.rint(-low / step)
+    return (np.clip(np.rint(x / step) + zero, 0, 255) - zero) * step
+
+
+def by_hand(network: Tiny, images: np.ndarray) -> np.ndarray:
+    """What an 8-bit runtime computes, the first convolution's input in full."""
+    state = {name: value.double().numpy() for name, value in network.state_dict().items()}
+    stem = loop_conv(images, loop_weights(state["stem.weight"]), None, 2, 1, 1)
+    mean, var, scale, shift = (
+        state[f"norm.{name}"][:, None, None]
+        for name in ("running_mean", "running_var", "weight", "bias")
+    )
+    x = np.clip((stem - mean) / np.sqrt(var + network.norm.eps) * scale + shift, 0, 6)
+    x = loop_range(x)  # read twice, rounded once
+    deep = loop_range(loop_conv(x, loop_weights(state["depthwise.weight"]), None, 1, 1, 4))
+    both = loop_range(deep + x)
+    weight, bias = loop_weights(state["pointwise.weight"]), state["pointwise.bias"]
+    return loop_range(np.clip(loop_conv(both, weight, bias, 1, 0, 1), 0, 6))
+
+
+@torch.no_grad()
+def test_a_forward_pass_is_that_of_loops():
+    network, images = tiny(), torch.randn(2, 3, 8, 8)
+    with EightBits() as bits:
+        found = bits.read(network(images)).numpy()
+    assert np.abs(found - by_hand(network, images.double().numpy())).max() < 1e-4
+    plain = network(images).numpy()
+    assert 1e-4 < np.abs(found - plain).max() < 0.3, "rounded, and not to something else"
+
+
+def test_gradients_go_straight_through():
+    """As if each rounding were the identity, at the rounded values."""
+    network, images = tiny(), torch.randn(2, 3, 8, 8)
+    with EightBits() as bits:
+        bits.read(network(images)).sum().backward()
+    x = on_range_grid(F.relu6(network.norm(F.conv2d(
+        images, on_weight_grid(network.stem.weight), None, 2, 1
+    )))).detach()  # fmt: skip
+    deep = F.conv2d(x, on_weight_grid(network.depthwise.weight), None, 1, 1, 1, 4)
+    both = on_range_grid(on_range_grid(deep) + x).detach()
+    weight = on_weight_grid(network.pointwise.weight).detach().requires_grad_()
+    bias = network.pointwise.bias.detach().clone().requires_grad_()
+    F.relu6(F.conv2d(both, weight, bias)).sum().backward()
+    torch.testing.assert_close(network.pointwise.weight.grad, weight.grad)
+    torch.testing.assert_close(network.pointwise.bias.grad, bias.grad)
+    for weight in (network.stem.weight, network.depthwise.weight):
+        assert weight.grad.isfinite().all()
+        assert weight.grad.abs().max() > 0
+
+
+def test_degenerate_maps_and_filters_stay_finite():
+    for values in (torch.zeros(2, 3), torch.full((2, 3), -4.0), torch.full((2, 3), 1e-30)):
+        assert torch.allclose(on_range_grid(values), values, atol=1e-6)
+        assert torch.allclose(on_weight_grid(values), values, atol=1e-6)
+
+
+def test_settled_weights_settle_no_further():
+    network = tiny()
+    settle_on_grid(network)
+    before = copy.deepcopy(network.state_dict())
+    settle_on_grid(network)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=1e-6, atol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "mobilenetv2_050", "mobilenetv3_small_050", "test_efficientnet"]
+)
+def test_any_network_answers_nearly_the_same_in_8_bits_and_as_before_without(name):
+    torch.manual_seed(0)
+    network = build_backbone(NetworkConfig(name, "none", int8=True), 5)
+    images = torch.rand(4, 3, 64, 64)
+    network.train()
+    rounded = network(images, stages=True)
+    settled = network.eval().settled()
+    plain = settled(images, stages=True)
+    assert not settled.int8
+    for one, other in zip((*rounded[:3], *rounded.stages), (*plain[:3], *plain.stages),
+                          strict=True):  # fmt: skip
+        apart = (one - other).norm() / other.norm()
+        assert 0 < apart < 0.5
+    assert torch.equal(network.settled()(images).logits, plain.logits), "asking changes nothing"
+
+
+def test_norms_keep_the_statistics_that_are_deployed():
+    network: Backbone = build_backbone(NetworkConfig("test_efficientnet", "none", int8=True), 5)
+    network.train()
+    before = copy.deepcopy(dict(network.named_buffers()))
+    network(torch.rand(4, 3, 32, 32)).logits.sum().backward()
+    assert all(torch.equal(value, before[name]) for name, value in network.named_buffers())
+    assert all(weight.grad is not None for weight in network.parameters())
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> tuple[Path, Path]:
+    """A student, and what becomes of it in 8 bits, with itself for a teacher."""
+    output = tmp_path_factory.mktemp("runs")
+    first = distill(small.config(output, "supervised"), progress=False)
+    return first, distill(in_8_bits(output, first), progress=False)
+
+
+def in_8_bits(output: Path, first: Path, **network) -> Config:
+    """The config that trains a finished run on in 8 bits."""
+    settings = small.config(output, "kd", teacher_run=str(first))
+    changed = replace(settings.student.network, weights=str(first), int8=True, **network)
+    return replace(settings, student=replace(settings.student, network=changed))
+
+
+def logits(network: Backbone, images: torch.Tensor, in_8_bits: bool = False) -> np.ndarray:
+    network.int8 = in_8_bits
+    with torch.no_grad():
+        return network.train(in_8_bits)(images).logits.numpy()
+
+
+def test_its_run_is_an_ordinary_one_whose_weights_8_bits_hold(runs):
+    first, run = runs
+    assert read_json(run / PROVENANCE)["network_config"]["int8"] is True
+    before, after = load_network(first), load_network(run)
+    assert not after.int8
+    assert before.state_dict().keys() == after.state_dict().keys()
+    for module in after.modules():
+        if isinstance(module, nn.Conv2d):
+            steps = module.weight.flatten(1)
+            steps = steps / (steps.abs().amax(1, keepdim=True) / 127)
+            assert (steps - steps.round()).abs().max() < 1e-3
+    assert not torch.equal(before.network.conv_head.weight, after.network.conv_head.weight)
+    for name, value in before.named_buffers():
+        assert torch.equal(value, after.get_buffer(name)), name
+    figures = [read_json(one / METRICS)["validation"]["accuracy"] for one in runs]
+    assert figures[1] > figures[0] - 0.15, "it goes on from there, not from the start"
+
+
+@pytest.mark.slow
+def test_its_exports_answer_as_the_training_did(runs, tmp_path):
+    """fp32 as torch; int8 off by what 8 bits are off in training, and hardly by anything else."""
+    run = runs[1]
+    export_run(run, ["onnx", "onnx-int8"], tmp_path / "bundle.zip")
+    bundle, pixels = Bundle(tmp_path / "bundle.zip"), small.dataset().test.pixels(np.arange(24))
+    images = pixels.permute(0, 3, 1, 2).float() / 255
+    plain, trained = (logits(load_network(run), images, bits) for bits in (False, True))
+    found = {name: open_runtime(bundle, name).predict(pixels.numpy()).logits
+             for name in bundle.manifest.models}  # fmt: skip
+    assert np.abs(found["onnx"] - plain).max() < 1e-4
+
+    def off(one: np.ndarray, other: np.ndarray) -> float:
+        return float(np.sqrt(np.square(one - other).mean()))
+
+    rounding = off(trained, plain)
+    assert 0 < off(found["onnx-int8"], plain) < 1.5 * rounding + 1e-4
+    assert rounding < 0.2 * off(plain, plain.mean(0))
+
+
+def test_a_kill_in_between_changes_no_bit(tmp_path):
+    def run(name: str, stops: tuple[int, ...]) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for stop in stops:
+            made = small.trainer(folder, small.fit(ema_decay=0.9), before_step=StopAt(stop),
+                                 init=3 if not (folder / CHECKPOINT).exists() else 4,
+                                 int8=True)  # fmt: skip
+            if stop:
+                with pytest.raises(StoppedError):
+                    made.run()
+            else:
+                made.run()
+        return folder
+
+    whole, killed = run("whole", (0,)), run("killed", (4, 0))
+    for file in (BEST, HISTORY):
+        assert (whole / file).read_bytes() == (killed / file).read_bytes()
+
+
+def test_who_starts_from_a_run_has_its_name_and_its_network(runs, tmp_path):
+    first = runs[0]
+    data = small.dataset()
+    stages = [Stage("student", "supervised", config, build_method("supervised"), small.fit(), {})
+              for config in (NetworkConfig(small.STUDENT, str(first)),
+                             NetworkConfig(small.STUDENT, str(runs[1])),
+                             NetworkConfig(small.STUDENT, str(first), int8=True))]  # fmt: skip
+    keys = [stage.key(small.config(tmp_path), data)["network"] for stage in stages]
+    assert keys[0]["weights"] == keys[2]["weights"] == digest_file(first / BEST)
+    assert keys[1]["weights"] != keys[0]["weights"]
+    assert "int8" not in keys[0], "runs made before there was a choice are found"
+    assert keys[2]["int8"] is True
+    with pytest.raises(
+        ConfigError, match=r"has mean None.*with \[0\.5, 0\.5, 0\.5\]; give the same"
+    ):
+        distill(in_8_bits(tmp_path, first, mean=[0.5] * 3), progress=False)
+    with pytest.raises(ConfigError, match=r"are no run: .*provenance\.json does not exist"):
+        build_backbone(NetworkConfig(small.STUDENT, str(tmp_path)), 8)
