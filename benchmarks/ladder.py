@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from dermdistill.bundle import FORMATS, can_run
 from dermdistill.bundle.manifest import Input, Model
@@ -31,6 +32,7 @@ from dermdistill.config import NetworkConfig
 from dermdistill.evaluate.ood.strangers import noise_images
 from dermdistill.export import CONVERTERS, compare
 from dermdistill.export.graph import DeployedGraph
+from dermdistill.export.subject import Subject
 from dermdistill.models import build_backbone
 
 # From under 0.3 M to over 5 M parameters (counted with 8 classes).
@@ -77,9 +79,17 @@ class Untrained:
         network.train()
         for _ in range(PASSES):  # batch norms see what they will normalise
             network(images)
-        logits = network.eval()(images).logits
-        network.classifier.weight.mul_(LOGIT_STD / (logits - logits.mean(0)).std())
+        parts = network.eval().classifier.modules()
+        heads = [part for part in parts if isinstance(part, nn.Linear)]
+        scale = LOGIT_STD / network(images).logits.std(0).mean()
+        for head in heads:
+            head.weight.mul_(scale)
+        mean = network(images).logits.mean(0)
+        for head in heads:
+            head.bias.sub_(mean)
         return DeployedGraph(network, PX).eval()
+
+    rounded = Subject.rounded
 
     @property
     def px(self) -> int:
