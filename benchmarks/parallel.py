@@ -5,8 +5,13 @@
 Starts itself twice under torchrun (gloo, on this machine's processor). Every method, with timm's
 test networks and everything that a stage trains with, does two steps of SGD in one process on the
 whole batch, and in two processes on half of it each, with batch norm, memories and moving averages
-in play. Bar, for every name in METHODS and the pretext: loss and whole gradient differ by less than
-1e-5 of themselves in fp32. In float64, where rounding has no say, by less than 1e-10.
+in play. Each step begins in the same state, which the one process reached, after what the two
+reached was compared with it: weights, averages, memories and running statistics. Bar, for every
+name in METHODS and the pretext: loss, whole gradient and whole state differ by less than 1e-5 of
+themselves in fp32. In float64, where rounding has no say, by less than 1e-10.
+
+Beside it stands what fp32 itself is worth: how far the one process's gradient in fp32 is from its
+own in float64. Where that is more than the bar, two orders of the same sums can be as far apart.
 """
 
 import argparse
@@ -14,6 +19,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,22 +80,42 @@ def step(room: Classroom, learner, backward, number: int, common: int | None) ->
     return gradient | {"loss": torch.stack(losses)}
 
 
-def difference(name: str, count: int, dtype: torch.dtype, fabric) -> tuple[float, float]:
-    """Largest relative difference of loss and of the whole gradient over the steps."""
+def apart(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """The distance of all tensors from what is expected, relative to that; integers are equal."""
+    assert found.keys() == expected.keys()
+    whole = [name for name, value in expected.items() if not value.is_floating_point()]
+    assert all(found[name].equal(expected[name]) for name in whole)
+    pairs = [(found[name].double(), expected[name].double())
+             for name in expected if name not in whole]  # fmt: skip
+    size = sum(float(value.square().sum()) for _, value in pairs)
+    return (sum(float((one - value).square().sum()) for one, value in pairs) / size) ** 0.5
+
+
+class Measured(NamedTuple):
+    """The largest relative differences over the steps; and the one process's gradients."""
+
+    loss: float
+    gradient: float
+    state: float
+    gradients: list[dict[str, Tensor]]
+
+
+def difference(name: str, count: int, dtype: torch.dtype, fabric) -> Measured:
+    """Two processes against one in one number format."""
     whole, shared = room_of(name, count, dtype), room_of(name, count, dtype)
     shared = share(shared, fabric.global_rank)
     wrapped = fabric.setup_module(shared.learner, move_to_device=False)
-    worst = [0.0, 0.0]
+    loss, gradient, state, gradients = 0.0, 0.0, 0.0, []
     for number in range(1, STEPS + 1):
         one = step(whole, whole.learner, torch.Tensor.backward, number, None)
         two = step(shared, wrapped, fabric.backward, number, SEED)
-        assert one.keys() == two.keys()
         losses = one.pop("loss"), two.pop("loss")
-        worst[0] = max(worst[0], float(((losses[1] - losses[0]) / losses[0]).abs().max()))
-        apart = sum(float((two[key] - one[key]).double().square().sum()) for key in one)
-        size = sum(float(one[key].double().square().sum()) for key in one)
-        worst[1] = max(worst[1], (apart / size) ** 0.5)
-    return worst[0], worst[1]
+        loss = max(loss, float(((losses[1] - losses[0]) / losses[0]).abs().max()))
+        gradient = max(gradient, apart(two, one))
+        state = max(state, apart(shared.learner.state_dict(), whole.learner.state_dict()))
+        shared.learner.load_state_dict(whole.learner.state_dict())
+        gradients.append(one)
+    return Measured(loss, gradient, state, gradients)
 
 
 def measure(names: list[str], count: int) -> int:
@@ -99,12 +125,13 @@ def measure(names: list[str], count: int) -> int:
     assert fabric.world_size == PROCESSES
     for name in names:
         found = {dtype: difference(name, count, dtype, fabric) for dtype in BARS}
-        if any(max(found[dtype]) >= bar for dtype, bar in BARS.items()):
+        if any(max(found[dtype][:3]) >= bar for dtype, bar in BARS.items()):
             short.append(name)
+        rounded = max(map(apart, *(found[dtype].gradients for dtype in BARS)))
         fabric.print(f"{name:<16} " + ", ".join(
-            f"{str(dtype)[6:]} loss {loss:.1e} gradient {gradient:.1e}"
-            for dtype, (loss, gradient) in found.items()
-        ), flush=True)  # fmt: skip
+            f"{str(dtype)[6:]} loss {m.loss:.1e} gradient {m.gradient:.1e} state {m.state:.1e}"
+            for dtype, m in found.items()
+        ) + f"; fp32 itself {rounded:.1e}", flush=True)  # fmt: skip
     same = len(names) - len(short)
     fabric.print(f"{'SHORT' if short else 'met'}: {same} of {len(names)} methods alike in "
                  f"{PROCESSES} processes and one, {count} images"

@@ -102,6 +102,24 @@ def test_the_widest_range_counts_in_litert(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif("litert-int8" not in RUNNABLE, reason="pip install 'dermdistill[litert]'")
+def test_litert_rounds_all_convolutions_but_the_first_and_the_head(bundle):
+    from ai_edge_litert.interpreter import Interpreter
+
+    (file,) = bundle.manifest.models["litert-int8"].files
+    model = Interpreter(model_content=bundle.read(file))
+    types = {tensor["index"]: tensor["dtype"] for tensor in model.get_tensor_details()}
+    convolutions = [
+        types[operation["outputs"][0]]
+        for operation in model._get_ops_details()
+        if operation["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D")
+    ]
+    assert convolutions[0] == convolutions[-1] == np.float32
+    assert len(convolutions) > 10
+    assert set(convolutions[1:-1]) == {np.int8}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("litert-int8" not in RUNNABLE, reason="pip install 'dermdistill[litert]'")
 def test_names_of_tensors_take_no_room_in_litert(bundle):
     """A tensor's own name lists all modules on its way: 140 kB of MobileNetV2's 2.9 MB."""
     from ai_edge_litert.tools.flatbuffer_utils import read_model_from_bytearray

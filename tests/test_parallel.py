@@ -22,7 +22,8 @@ from dermdistill.train.checkpoint import CHECKPOINT
 from dermdistill.train.parallel import check_shares, own_share
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "parallel.py"
-# Gradients up to 1.3e-4 apart in fp32, 6e-13 in float64: docs/log.md; the bar of 1e-5 stands.
+# fp32 itself moves their gradients further than the bar of 1e-5 (docs/log.md). Where convolutions
+# round by the number of images, they miss it; where they do not, all methods meet it.
 ROUNDED_FURTHER = {"stalk", "tss_kd", "at", "adadfkd"}
 # So that one process and two see the same pixels: their draws differ, by rank.
 UNVARIED = ViewsConfig(
@@ -91,12 +92,14 @@ def test_two_processes_compute_the_loss_and_gradients_of_one():
 
 @pytest.mark.slow
 def test_every_method_computes_the_same_in_two_processes():
-    """In float64 all do; in fp32 all but four, whose gradients rounding alone moves further."""
+    """In float64 everywhere; in fp32 all but four wherever convolutions round as they please."""
     done = subprocess.run([sys.executable, str(BENCHMARK)], capture_output=True, text=True,
                           check=False)  # fmt: skip
-    rows = re.findall(r"^(\w+) +float32 .* float64 loss (\S+) gradient (\S+)$", done.stdout, re.M)
+    rows = re.findall(
+        r"^(\w+) +float32 .* float64 loss (\S+) gradient (\S+) state (\S+);", done.stdout, re.M
+    )
     assert [name for name, *_ in rows] == [*METHODS, "pretext"], done.stdout + done.stderr
-    assert all(float(loss) < 1e-10 and float(gradient) < 1e-10 for _, loss, gradient in rows)
+    assert all(float(figure) < 1e-10 for _, *figures in rows for figure in figures)
     short = re.search(r"^(?:SHORT|met): .*?(?:; not (.*))?$", done.stdout, re.M)
     assert short, done.stdout
     assert set(short[1].split(", ") if short[1] else ()) <= ROUNDED_FURTHER, done.stdout

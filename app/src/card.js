@@ -11,9 +11,13 @@ export class Card {
     Object.assign(this, { root, model });
   }
 
-  async show() {
-    const { bundle, manifest } = this.model;
-    const text = await (await fetch(new URL("card.md", bundle))).text();
+  // Its view is shown: the text is read the first time, and again where that failed.
+  open() {
+    this.text ??= this.read().catch(() => { this.text = null; });
+  }
+
+  async read() {
+    const text = await (await fetch(new URL("card.md", this.model.bundle))).text();
     const lower = marked.parse(text).replace(/<(\/?)h([123])\b/g, (_, end, level) => `<${end}h${Number(level) + 1}`);
     const words = DOMPurify.sanitize(lower, { ...MARKUP, RETURN_DOM_FRAGMENT: true });
     for (const table of words.querySelectorAll("table")) {
@@ -24,7 +28,6 @@ export class Card {
     }
     $("#card-text").replaceChildren(words);
     $("#card-text").lang = "en"; // whatever the page speaks
-    this.facts(manifest);
   }
 
   facts({ name, models, calibration, conformal, abstention, ood }) {
@@ -41,5 +44,7 @@ export class Card {
     $("#card-facts").replaceChildren(...rows.flatMap(([key, value]) => [el("dt", {}, t(key)), el("dd", {}, value)]));
   }
 
-  words() { this.facts(this.model.manifest); }
+  words() {
+    if (this.model.manifest) this.facts(this.model.manifest);
+  }
 }

@@ -19,6 +19,7 @@ function show(name) {
     else link.removeAttribute("aria-current");
     $(`#view-${link.hash.slice(1)}`).hidden = !here;
   }
+  if (name === "model") views.model.open();
   document.title = `${t(`nav.${name}`)} · dermdistill`;
 }
 
@@ -72,7 +73,7 @@ async function start() {
   build(model);
   await model.ready;
   say("state.ready");
-  await views.model.show();
+  views.model.words();
   const kept = await keepOffline([...model.files, ...performance.getEntriesByType("resource").map((entry) => entry.name)]);
   if (kept) say("state.offline");
   document.documentElement.dataset.ready = kept ? "offline" : "online";

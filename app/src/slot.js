@@ -90,8 +90,10 @@ export class Slot {
     }
     this.photo?.close();
     Object.assign(this, { photo, answer: null, chosen: null });
+    const held = this.door.contains(document.activeElement);
     this.door.hidden = true;
     this.work.hidden = false;
+    if (held) this.stage.box.focus(); // else the keyboard would begin again at the top
     const wait = this.model.name ? "slot.asking" : "state.loading";
     this.panel.replaceChildren(el("p", { class: "lead", "data-t": wait }, t(wait)));
     this.stage.show(photo);

@@ -12,6 +12,7 @@ import io
 import re
 
 import numpy as np
+from ai_edge_litert.schema_py_generated import BuiltinOperator, ModelT, SubGraphT
 from ai_edge_litert.tools.flatbuffer_utils import (
     convert_object_to_bytearray,
     read_model_from_bytearray,
@@ -28,10 +29,10 @@ from dermdistill.export.subject import Subject
 
 PACKAGES = (*litert.PACKAGES, "ai-edge-quantizer")
 SIGNATURE = "serving_default"
-# Tensors of the deployed graph itself, between pixels and network and from the heads on: their
-# names have no module path, but for those of the score of unlikeness. In fp32, as in ONNX.
-EDGES = r"^[^/]*$|prototypes"
-EDGE, INNER = "edge", "inner"
+# Of the deployed graph itself: its own tensors, whose names have no module path, and its two heads.
+HEADS = r"^[^/]*$|class_maps|prototypes"
+EDGE, INNER = "edge", "inner"  # in fp32, as in ONNX; in 8 bits
+CONVOLUTIONS = {BuiltinOperator.CONV_2D, BuiltinOperator.DEPTHWISE_CONV_2D}
 
 
 def convert(subject: Subject) -> dict[str, bytes]:
@@ -57,7 +58,20 @@ def with_short_names(content: bytes) -> bytes:
     """The same model with tensors called EDGE or INNER and their number; signatures keep theirs."""
     model = read_model_from_bytearray(content)
     for graph in model.subgraphs:
+        edges = _stem(model, graph)
         for place, tensor in enumerate(graph.tensors):
-            part = EDGE if re.search(EDGES, tensor.name.decode()) else INNER
-            tensor.name = f"{part}{place}".encode()
+            outside = place in edges or re.search(HEADS, tensor.name.decode())
+            tensor.name = f"{EDGE if outside else INNER}{place}".encode()
     return bytes(convert_object_to_bytearray(model))
+
+
+def _stem(model: ModelT, graph: SubGraphT) -> set[int]:
+    """Places of the tensors that are made before the second convolution."""
+    made, convolutions = set(), 0
+    for operation in graph.operators:  # in the order of computation
+        code = model.operatorCodes[operation.opcodeIndex].builtinCode
+        convolutions += code in CONVOLUTIONS
+        if convolutions == 2:
+            break
+        made.update(operation.outputs)
+    return made

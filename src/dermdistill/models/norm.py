@@ -41,39 +41,75 @@ class GlobalBatchNorm(nn.Module):
         return self.act(self.drop(normed)) if hasattr(self, "act") else normed
 
     def _by_batch(self, rows: Tensor) -> Tensor:
-        wide = rows if rows.dtype == torch.float64 else rows.float()
-        over = [0, *range(2, rows.ndim)]
-        mean = _Sum.apply(wide.mean(over, keepdim=True)) / dist.get_world_size()
-        centred = wide - mean
-        # From the differences: the mean square minus the squared mean would cancel.
-        square = _Sum.apply(centred.square().mean(over, keepdim=True)) / dist.get_world_size()
-        self._remember(mean, square, dist.get_world_size() * rows.numel() // rows.shape[1])
-        normed = centred * (square + self.eps).rsqrt()
-        shape = mean.shape
-        return (normed * self.weight.view(shape) + self.bias.view(shape)).to(rows.dtype)
+        count = dist.get_world_size() * rows.numel() // rows.shape[1]
+        mean, square = _moments(rows, count)
+        self._remember(mean, square, count)
+        inverse = (square.double() + self.eps).rsqrt().to(square)
+        return _Normalised.apply(rows, self.weight, self.bias, mean, inverse, count)
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, square: Tensor, count: int) -> None:
         self.num_batches_tracked += 1
         unbiased = square * (count / max(count - 1, 1))
         for average, value in ((self.running_mean, mean), (self.running_var, unbiased)):
-            average.lerp_(value.flatten().to(average), self.momentum)
+            average.lerp_(value.to(average), self.momentum)
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over all processes, which all of them continue from, so gradients sum up as well."""
+class _Normalised(torch.autograd.Function):
+    """Rows less mean, times inverse deviation and weight, plus bias.
 
-    @staticmethod
-    def forward(ctx, value: Tensor) -> Tensor:
-        value = value.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(value)
-        return value
+    Mean and deviation come from every process's rows, so a row's gradient takes sums over all of
+    them. Weight and bias get the own rows' part, as every other parameter does.
+    """
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        gradient = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(gradient)
-        return gradient
+    def forward(ctx, rows, weight, bias, mean, inverse, count):
+        ctx.save_for_backward(rows, weight, mean, inverse)
+        ctx.count = count
+        # torch's kernel, which with the variance 1 rounds as it does in training.
+        scale, shift = weight * inverse, bias.to(inverse)
+        return F.batch_norm(rows, mean, torch.ones_like(mean), scale, shift, eps=0.0)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        rows, weight, mean, inverse = ctx.saved_tensors
+        gradient, centred = gradient.to(mean), rows - _along(mean, rows)
+        own = torch.stack([_sums(gradient, rows), _sums(gradient * centred, rows)])
+        shift, slope = (_over_processes(own) / ctx.count).to(mean)
+        back = gradient - _along(shift, rows) - centred * _along(slope * inverse.square(), rows)
+        back *= _along(weight * inverse, rows)
+        return back.to(rows), (own[1] * inverse).to(weight), own[0].to(weight), None, None, None
+
+
+@torch.no_grad()
+def _moments(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Mean, and mean squared difference from it, by channel over all processes.
+
+    From the differences, as the mean square minus the squared mean would cancel; and rounded where
+    torch's own kernel rounds. In fp32 on the CPU a map is then the same to the bit in one process
+    and in several, which losses need that compare nearly equal maps.
+    """
+    wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    mean = (_over_processes(_sums(wide, rows)) / count).to(wide)
+    squares = _over_processes(_sums((wide - _along(mean, rows)).square(), rows))
+    return mean, squares.to(wide) / count
+
+
+def _sums(values: Tensor, rows: Tensor) -> Tensor:
+    """Sums by channel: in float64 where the rows are float32, in float32 where they are half."""
+    wide = torch.float64 if rows.dtype.itemsize >= 4 else torch.float32
+    return values.sum([0, *range(2, values.ndim)], dtype=wide)
+
+
+def _over_processes(sums: Tensor) -> Tensor:
+    summed = sums.clone()
+    dist.all_reduce(summed)
+    return summed
+
+
+def _along(values: Tensor, rows: Tensor) -> Tensor:
+    """Values by channel, to be combined with rows."""
+    return values.view(1, -1, *[1] * (rows.ndim - 2))
 
 
 def globalise(module: nn.Module) -> None:
