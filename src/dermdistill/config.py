@@ -320,11 +320,12 @@ class Config:
             check(0 <= chance <= 1, f"views.{name}_probability", chance, "in [0, 1]")
         for stage in ("teacher", "pretext", "student"):
             _check_fit(check, f"{stage}.fit", getattr(self, stage).fit)
-        for stage in ("teacher", "student"):
-            ratio = getattr(self, stage).network.prune_ratio
-            check(0 <= ratio < 1, f"{stage}.network.prune_ratio", ratio, "in [0, 1)")
         for index, teacher in enumerate(self.teachers):
             _check_fit(check, f"teachers[{index}].fit", teacher.fit)
+        several = {f"teachers[{index}]": teacher for index, teacher in enumerate(self.teachers)}
+        for where, part in {"teacher": self.teacher, "student": self.student, **several}.items():
+            ratio = part.network.prune_ratio
+            check(0 <= ratio < 1, f"{where}.network.prune_ratio", ratio, "in [0, 1)")
         asked = self.evaluation
         check(all(0 < level <= 1 for level in asked.operating_levels),
               "evaluation.operating_levels", asked.operating_levels,
