@@ -39,7 +39,7 @@ toolchains: $(READY)  ## what writes and runs every format of a bundle (4 GB); w
 		$(BIN)/python -m pip install --quiet --editable ".[$$extra]" || exit 1; \
 	done
 	npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund
-	tests/cpp/headers.sh $(VENV)/include/onnxruntime
+	-tests/cpp/headers.sh $(VENV)/include/onnxruntime
 
 clean:  ## remove the environment and caches, not the runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
@@ -54,5 +54,5 @@ app/node_modules/.ready: app/package-lock.json
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[lite,explain,app,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[lite,explain,app,prune,dev]'
 	touch $@

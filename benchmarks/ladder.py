@@ -6,7 +6,7 @@ Weights are random, the size is 128 px, the classes are 8: what is asked is whet
 hold the architecture and whether its runtime then answers as torch does, not how good it is. A
 network has a process of its own, and another one behind each abort, since converters abort on what
 they do not know. The file has a line a pair and is continued where it is there. Exits 1 if a pair
-failed that EXPECTED does not explain.
+failed that EXPECTED does not explain; beside the file then stands its table as Markdown.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from dermdistill.bundle import FORMATS, can_run
 from dermdistill.bundle.manifest import Input, Model
@@ -31,7 +32,9 @@ from dermdistill.config import NetworkConfig
 from dermdistill.evaluate.ood.strangers import noise_images
 from dermdistill.export import CONVERTERS, compare
 from dermdistill.export.graph import DeployedGraph
+from dermdistill.export.subject import Subject
 from dermdistill.models import build_backbone
+from dermdistill.run import write_text
 
 # From under 0.3 M to over 5 M parameters (counted with 8 classes).
 NETWORKS = (
@@ -77,9 +80,17 @@ class Untrained:
         network.train()
         for _ in range(PASSES):  # batch norms see what they will normalise
             network(images)
-        logits = network.eval()(images).logits
-        network.classifier.weight.mul_(LOGIT_STD / (logits - logits.mean(0)).std())
+        parts = network.eval().classifier.modules()
+        heads = [part for part in parts if isinstance(part, nn.Linear)]
+        scale = LOGIT_STD / network(images).logits.std(0).mean()
+        for head in heads:
+            head.weight.mul_(scale)
+        mean = network(images).logits.mean(0)
+        for head in heads:
+            head.bias.sub_(mean)
         return DeployedGraph(network, PX).eval()
+
+    rounded = Subject.rounded
 
     @property
     def px(self) -> int:
@@ -182,6 +193,29 @@ def show(row: dict[str, Any]) -> bool:
     return mark == "FAILED" and (row["network"], row["format"]) not in EXPECTED
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: a row a network, a column a format, and the reasons of what failed."""
+    lines = ["| network | parameters, M | " + " | ".join(FORMATS) + " |",
+             "|---" * (2 + len(FORMATS)) + "|"]  # fmt: skip
+    for network in dict.fromkeys(row["network"] for row in rows):
+        own = {row["format"]: row for row in rows if row["network"] == network}
+        size = max((int(row["parameters"]) for row in own.values() if row["parameters"]), default=0)
+        cells = [cell(own.get(name)) for name in FORMATS]
+        lines.append(f"| {network} | {size / 1e6:.2f} | {' | '.join(cells)} |")
+    failed = [f"- {row['network']}, {row['format']}: {row['reason'] or row['probability']}"
+              for row in rows if not passes(row)]  # fmt: skip
+    return "\n".join([*lines, "", *failed]) + "\n"
+
+
+def cell(row: dict[str, Any] | None) -> str:
+    """What the table says of a pair: how far it is from torch."""
+    if row is None:
+        return "not tried"
+    if not passes(row):
+        return "**fails**"
+    return f"{float(row['probability']):.0e}" if row["probability"] else "written"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parse the options, try what the file does not have yet, print the table and the verdict."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -204,6 +238,8 @@ def main(arguments: list[str] | None = None) -> int:
             with open(options.output, "a", newline="") as file:
                 csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
             wrong += show(row)
+    with open(options.output, newline="") as file:
+        write_text(options.output.with_suffix(".md"), table(list(csv.DictReader(file))))
     print(f"{'FAIL' if wrong else 'PASS'}: {wrong} pairs failed without a known reason")
     return 1 if wrong else 0
 

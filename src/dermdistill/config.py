@@ -110,6 +110,9 @@ class NetworkConfig:
         metadata: how it reads age, sex and site beside the image: "none" does not, "concat" puts
             them beside the embedding, "metablock" lets them gate every channel of the last map. A
             teacher may read them while its student sees the image alone.
+        prune_ratio: share of every layer's channels that is taken out before training, those with
+            the smallest weights first, in [0, 1); 0 leaves them. About (1 - prune_ratio)^2 of the
+            weights are left (`pip install 'dermdistill[prune]'`).
         int8: train it as 8-bit runtimes will compute it, rounding weights and activations, with
             batch norms at the statistics that they have; the result is an ordinary network whose
             weights 8 bits hold. For a few epochs at a small rate after `weights` of a finished run.
@@ -121,6 +124,7 @@ class NetworkConfig:
     mean: list[float] | None = None
     std: list[float] | None = None
     metadata: Literal["none", "concat", "metablock"] = "none"
+    prune_ratio: float = 0.0
     int8: bool = False
 
 
@@ -318,6 +322,10 @@ class Config:
             _check_fit(check, f"{stage}.fit", getattr(self, stage).fit)
         for index, teacher in enumerate(self.teachers):
             _check_fit(check, f"teachers[{index}].fit", teacher.fit)
+        several = {f"teachers[{index}]": teacher for index, teacher in enumerate(self.teachers)}
+        for where, part in {"teacher": self.teacher, "student": self.student, **several}.items():
+            ratio = part.network.prune_ratio
+            check(0 <= ratio < 1, f"{where}.network.prune_ratio", ratio, "in [0, 1)")
         asked = self.evaluation
         check(all(0 < level <= 1 for level in asked.operating_levels),
               "evaluation.operating_levels", asked.operating_levels,

@@ -8,7 +8,7 @@ from dermdistill.errors import ConfigError, RunError
 from dermdistill.evaluate.opened import open_run
 from dermdistill.evaluate.score import score
 from dermdistill.methods import Method, build_method
-from dermdistill.models import require_network
+from dermdistill.models import require_network, require_pruner
 from dermdistill.run import METRICS, PROVENANCE, read_json, write_json
 from dermdistill.stages import Bench, Stage, decide
 
@@ -31,7 +31,7 @@ def distill(config: Config, progress: bool = True, resume: bool = True, wait: bo
     """
     student = config.student
     method = build_method(student.method, student.options)
-    require_network(student.network.name)
+    _check_network("student.network", student.network)
     _check_px(config, method)
     teachers = _frozen_teachers(config, method)
     bench = Bench(config, progress, resume, wait)
@@ -95,9 +95,21 @@ def _check_px(config: Config, method: Method) -> None:
 
 def _check_teacher(where: str, teacher: TeacherConfig) -> None:
     if not teacher.run:
-        require_network(teacher.network.name)
+        _check_network(f"{where}.network", teacher.network)
     elif not (Path(teacher.run) / METRICS).exists():
         raise RunError(
             f"{where}.run is {teacher.run}, which is no finished run (no {METRICS}); finish it "
             f"with `dermdistill teach`, or leave {where}.run empty"
+        )
+
+
+def _check_network(where: str, network: NetworkConfig) -> None:
+    require_network(network.name)
+    if network.prune_ratio:
+        require_pruner()
+    start = Path(network.weights)
+    if start.is_dir() and not (start / METRICS).exists():
+        raise RunError(
+            f"{where}.weights is {start}, which is no finished run (no {METRICS}); finish it, or "
+            "name another"
         )

@@ -84,7 +84,7 @@ class Stage:
     def key(self, config: Config, data: Dataset) -> dict[str, Any]:
         """All that the result depends on, as plain values."""
         start, network = Path(self.network.weights), to_dict(self.network)
-        for setting, usual in (("metadata", "none"), ("int8", False)):
+        for setting, usual in (("metadata", "none"), ("prune_ratio", 0.0), ("int8", False)):
             if network[setting] == usual:
                 del network[setting]  # so that runs made before there was a choice are found
         for file in (start, start / BEST):

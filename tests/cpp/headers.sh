@@ -6,14 +6,20 @@
 # need no library of their own version: ONNX Runtime serves whoever was compiled against an older.
 set -eu
 release=trixie
-folder=$1
+case $1 in /*) folder=$1 ;; *) folder=$PWD/$1 ;; esac
 [ ! -f "$folder/onnxruntime_cxx_api.h" ] || exit 0
-command -v apt-get >/dev/null || { echo "headers.sh: no apt-get here; unpack a release of ONNX Runtime
-and set ONNXRUNTIME_INCLUDE to its include folder" >&2; exit 1; }
+give_up() {
+  echo "headers.sh: $1; unpack a release of ONNX Runtime and set ONNXRUNTIME_INCLUDE to its include" \
+    "folder" >&2
+  exit 1
+}
+command -v apt-get >/dev/null || give_up "no apt-get here"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/lists/partial" "$work/archives/partial"
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Component: main' | head -n 1)
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' \
+  'Component: main' | head -n 1)
+[ -n "$mirror" ] || give_up "apt knows no source of Debian's (apt-get update?)"
 echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $release main" >"$work/sources"
 apt() {
   apt-get -qq -o Dir::Etc::sourcelist="$work/sources" -o Dir::Etc::sourceparts=/dev/null \

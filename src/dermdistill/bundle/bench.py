@@ -176,8 +176,12 @@ def plot(measurements: Sequence[Measurement], output: Path) -> None:
         for each in shown:
             axes.annotate(each.format, (each.download_mb, each.p50_ms), fontsize=8,
                           xytext=(4, 4), textcoords="offset points")  # fmt: skip
-    axes.set(xlabel="download (MB)", ylabel=f"median of one image (ms), {fewest} threads",
+    axes.set(xlabel="download (MB)", ylabel=f"median of one image (ms), threads: {fewest}",
              xscale="log", yscale="log")  # fmt: skip
+    axes.margins(x=0.2, y=0.1)  # room for the names
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}")
     axes.legend(fontsize=8)
     figure.savefig(output, format="png", dpi=150)
 

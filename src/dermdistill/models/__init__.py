@@ -20,6 +20,7 @@ from dermdistill.models.folding import fold_norms
 from dermdistill.models.fusion import MetaBlock, MetadataEncoder
 from dermdistill.models.moments import norm_gaps, remembering_norms, with_norms
 from dermdistill.models.pooling import noise_image, pools_by_mean
+from dermdistill.models.pruning import require_pruner
 from dermdistill.models.rounding import round_weights
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "pools_by_mean",
     "remembering_norms",
     "require_network",
+    "require_pruner",
     "round_weights",
     "with_norms",
 ]

@@ -19,6 +19,7 @@ from dermdistill.models.depthwise import speed_up_depthwise
 from dermdistill.models.eight_bits import EightBits, settle_on_grid
 from dermdistill.models.fusion import MetaBlock, MetadataEncoder
 from dermdistill.models.norm import GlobalBatchNorm
+from dermdistill.models.pruning import narrow, prune
 from dermdistill.models.relu6 import slim_relu6
 from dermdistill.models.weights import load_weights, read_state
 from dermdistill.run import BEST, PROVENANCE, read_json
@@ -227,8 +228,9 @@ def build_backbone(
         encoder: of the metadata, for a config whose network reads them.
 
     Raises:
-        ConfigError: timm has no such network, an option it does not take, or weights that do
-            not fit.
+        ConfigError: timm has no such network, an option it does not take, weights that do not
+            fit, or channels that cannot be taken out.
+        ToolchainError: channels shall be taken out, and what does it is not installed.
     """
     require_network(config.name)
     options = dict(config.options)
@@ -251,6 +253,8 @@ def build_backbone(
         )
     if config.weights not in ("hub", "none"):
         load_weights(network, config)
+    if config.prune_ratio:
+        prune(network, config.prune_ratio)
     cfg = network.pretrained_cfg
     built = Backbone(network, tuple(config.mean or cfg["mean"]), tuple(config.std or cfg["std"]))
     if config.metadata != "none":
@@ -271,7 +275,8 @@ def load_network(run: Path) -> Backbone:
         RunError: it is no run directory, or its weights do not fit its provenance.
     """
     origin = read_json(run / PROVENANCE)
-    start = NetworkConfig(**origin["network_config"] | {"weights": "none", "int8": False})
+    plain = {"weights": "none", "prune_ratio": 0.0, "int8": False}
+    start = NetworkConfig(**origin["network_config"] | plain)
     named = origin.get("metadata")
     encoder = MetadataEncoder.from_dict(named) if named else None
     network = build_backbone(start, len(origin["classes"]), encoder)
@@ -290,6 +295,8 @@ def load_best(module: nn.Module, run: Path) -> None:
         bridge = Bridge.like(state, "bridge.") if isinstance(module, Backbone) else None
         if bridge is not None:
             module.cross(bridge)
+        if isinstance(module, Backbone):
+            narrow(module, state)
         module.load_state_dict(state)
     except (ConfigError, RuntimeError) as error:
         raise RunError(f"{run / BEST} cannot be used: {error}. Train the run again") from error

