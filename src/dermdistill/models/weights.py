@@ -111,7 +111,7 @@ def _run_state(run: Path, config: NetworkConfig) -> dict[str, Tensor]:
     try:
         theirs = NetworkConfig(**read_json(run / PROVENANCE)["network_config"])
     except RunError as error:
-        raise ConfigError(f"the weights {config.weights!r} are no run: {error}") from error
+        raise ConfigError(f"no weights at {run}, which is no run: {error}") from error
     for name in ("name", "options", "mean", "std", "metadata"):
         own, other = getattr(config, name), getattr(theirs, name)
         if own != other:
