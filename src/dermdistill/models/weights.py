@@ -118,13 +118,13 @@ def _run_state(run: Path, config: NetworkConfig) -> dict[str, Tensor]:
     try:
         theirs = NetworkConfig(**read_json(run / PROVENANCE)["network_config"])
     except RunError as error:
-        raise ConfigError(f"the weights {config.weights!r} are no run: {error}") from error
+        raise ConfigError(f"no weights at {run}, which is no run: {error}") from error
     for name in ("name", "options", "mean", "std", "metadata"):
         own, other = getattr(config, name), getattr(theirs, name)
         if own != other:
             raise ConfigError(
-                f"the network in {run} has {name} {other!r}, and shall lend them to one with "
-                f"{own!r}; give the same"
+                f"the network of {run} has {name} {other!r}, and the one to take its weights "
+                f"has {own!r}; give the same"
             )
     prefix = "network."
     return {name.removeprefix(prefix): value for name, value in read_state(run / BEST).items()}
