@@ -81,7 +81,7 @@ class Taker:
         command += [json.dumps([told, form, stage, precision, threads])]
         plain = {"THP_MEM_ALLOC_ENABLE": "0", "LD_PRELOAD": ""}  # torch as it comes
         # The package's setting, and what docs/performance.md tells its users to set.
-        own = {"THP_MEM_ALLOC_ENABLE": "1", "LD_PRELOAD": allocator}
+        own = {"THP_MEM_ALLOC_ENABLE": "1", "LD_PRELOAD": allocator, "TCMALLOC_RELEASE_RATE": "0"}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env=os.environ | (own if form == "ours" else plain),
