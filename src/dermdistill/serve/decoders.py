@@ -2,13 +2,14 @@
 
 A thread cannot be stopped, and a library in C that a hostile file breaks takes its process along.
 A process of its own can be ended, and takes nothing along. The server's event loop speaks with it
-itself: threads that did so would fight the model's thread for the interpreter.
+itself: threads that did so would fight the model's thread for the interpreter. What it says is
+pixels or a refusal as JSON: a process that an image took over can make the server run nothing.
 """
 
 import asyncio
+import json
 import multiprocessing
 import os
-import pickle
 import signal
 import socket
 import struct
@@ -21,8 +22,8 @@ from dermdistill.serve.door import read_image
 from dermdistill.serve.limits import Limits, RefusedError
 
 FRESH = multiprocessing.get_context("spawn")  # no thread or lock of the server is inherited
-LENGTH = struct.Struct("!I")  # before each message: a file's bytes in, a pickle out
-READY = b"ready"
+LENGTH = struct.Struct("!I")  # before each message: a file's bytes in; READY, or an answer, out
+READY, PIXELS, REFUSAL = b"ready", b"p", b"r"  # the latter two begin an answer
 
 
 class Decoder:
@@ -52,21 +53,26 @@ class Decoder:
                 await self._hear()
             async with asyncio.timeout(seconds):
                 self._stream[1].write(LENGTH.pack(len(body)) + body)
-                found = pickle.loads(await self._hear())
+                return self._pixels(await self._hear())
         except TimeoutError:
             self._replace()
             message = f"decoding the image took more than {seconds:g} seconds"
             raise RefusedError(422, "slow_image", message) from None
-        except (EOFError, OSError):
+        except (EOFError, OSError, ValueError):
             self._replace()
             message = "the image cannot be decoded: it broke the decoder"
             raise RefusedError(422, "no_image", message) from None
         except asyncio.CancelledError:  # it is in the middle of an answer that nobody reads
             self._replace()
             raise
-        if isinstance(found, tuple):
-            raise RefusedError(*found)
-        return found
+
+    def _pixels(self, answer: bytes) -> UInt8[np.ndarray, "px px 3"]:
+        kind, content = answer[:1], answer[1:]
+        if kind == REFUSAL:
+            status, code, message = json.loads(content)
+            raise RefusedError(status, code, message)
+        side = self.spec.px
+        return np.frombuffer(content, np.uint8).reshape(side, side, 3)
 
     def close(self) -> None:
         """End the process."""
@@ -108,10 +114,9 @@ def _work(theirs: socket.socket, spec: Preprocessing, limits: Limits) -> None:
     while head := stream.read(LENGTH.size):
         body = stream.read(*LENGTH.unpack(head))
         try:
-            found = read_image(spec, body, limits)
+            say(PIXELS + read_image(spec, body, limits).tobytes())
         except RefusedError as refusal:
-            found = (refusal.status, refusal.code, refusal.message)
-        say(pickle.dumps(found, pickle.HIGHEST_PROTOCOL))
+            say(REFUSAL + json.dumps([refusal.status, refusal.code, refusal.message]).encode())
 
 
 class Decoders:
