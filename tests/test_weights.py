@@ -83,7 +83,7 @@ def test_one_wrong_tensor_is_named(tmp_path, change):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"no weights at .*gone\.pth; give a \.safetensors"):
         fresh(weights=tmp_path / "gone.pth")
-    with pytest.raises(ConfigError, match="are no run"):
+    with pytest.raises(ConfigError, match="which is no run"):
         fresh(weights=tmp_path)
 
 
