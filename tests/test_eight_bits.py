@@ -21,8 +21,7 @@ from dermdistill.models import Backbone, build_backbone, load_network
 from dermdistill.models.eight_bits import EightBits, on_range_grid, on_weight_grid, settle_on_grid
 from dermdistill.run import BEST, HISTORY, METRICS, PROVENANCE, digest_file, read_json
 from dermdistill.stages import Stage
-from dermdistill.train.checkpoint import CHECKPOINT
-from test_resume import StopAt, StoppedError
+from test_resume import through
 
 
 class Tiny(nn.Module):
@@ -231,21 +230,13 @@ def test_its_exports_answer_as_the_training_did(runs, tmp_path):
 
 
 def test_a_kill_in_between_changes_no_bit(tmp_path):
-    def run(name: str, stops: tuple[int, ...]) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        for stop in stops:
-            made = small.trainer(folder, small.fit(ema_decay=0.9), before_step=StopAt(stop),
-                                 init=3 if not (folder / CHECKPOINT).exists() else 4,
-                                 int8=True)  # fmt: skip
-            if stop:
-                with pytest.raises(StoppedError):
-                    made.run()
-            else:
-                made.run()
-        return folder
+    def run(name: str, stops: tuple[int, ...] = ()) -> Path:
+        folder, settings = tmp_path / name, small.fit(ema_decay=0.9)
+        return through(
+            folder, stops, lambda **how: small.trainer(folder, settings, int8=True, **how)
+        )
 
-    whole, killed = run("whole", (0,)), run("killed", (4, 0))
+    whole, killed = run("whole"), run("killed", stops=(4,))
     for file in (BEST, HISTORY):
         assert (whole / file).read_bytes() == (killed / file).read_bytes()
 

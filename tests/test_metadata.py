@@ -26,11 +26,11 @@ from dermdistill.models.pooling import pools_by_mean
 from dermdistill.run import BEST, HISTORY, PROVENANCE, read_json
 from dermdistill.runtime import start_fabric
 from dermdistill.stages import Stage
-from dermdistill.train.checkpoint import CHECKPOINT
+from dermdistill.train import Trainer
 from dermdistill.train.teacher_cache import TeacherCache
 from dermdistill.types import Metadata, total_loss
 from method_contract import classroom, images, patients
-from test_resume import StopAt, StoppedError
+from test_resume import through
 
 HOW = ("concat", "metablock")
 CLASSES = 3
@@ -293,18 +293,14 @@ def test_training_batches_carry_each_images_own_facts(how, tmp_path):
 
     def run(name: str, stops: tuple[int, ...] = ()) -> Path:
         folder = tmp_path / name
-        folder.mkdir()
-        for stop in (*stops, 0):
-            made = small.trainer(folder, settings, metadata=how, before_step=StopAt(stop),
-                                 init=3 if not (folder / CHECKPOINT).exists() else 4)  # fmt: skip
+
+        def make(**more) -> Trainer:
+            made = small.trainer(folder, settings, metadata=how, **more)
             asked = made.teach
-            made.teach = lambda batch, asked=asked: seen.append(batch) or asked(batch)
-            if stop:
-                with pytest.raises(StoppedError):
-                    made.run()
-            else:
-                made.run()
-        return folder
+            made.teach = lambda batch: seen.append(batch) or asked(batch)
+            return made
+
+        return through(folder, stops, make)
 
     whole, killed = run("whole"), run("killed", stops=(4,))
     for file in (BEST, HISTORY):

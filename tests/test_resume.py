@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import small
 from dermdistill.methods import METHODS
 from dermdistill.run import BEST, HISTORY, LAST
+from dermdistill.train import Trainer
 from dermdistill.train.checkpoint import CHECKPOINT
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "resume.py"
@@ -32,22 +34,34 @@ class StopAt:
             raise StoppedError
 
 
-def run(folder: Path, case: dict, stops: tuple[int, ...] = ()) -> Path:
-    """Train, stopped in the middle of so many steps of each process, then to the end."""
+def through(folder: Path, stops: tuple[int, ...], make: Callable[..., Trainer]) -> Path:
+    """Train in a new folder, stopped in the middle of so many steps of each process, to the end.
+
+    Args:
+        folder: the run directory.
+        stops: steps, one for each process that is stopped.
+        make: a process's trainer, from `init` and `before_step`.
+    """
     folder.mkdir()
-    teacher = small.teacher() if METHODS[case["method"]].teacher == "frozen" else None
-    settings = small.fit(epochs=EPOCHS, ema_decay=0.9, save_every_steps=2, **case["fit"])
     init = 3
     for stop in stops:
-        trainer = small.trainer(folder, settings, case["method"], init=init,
-                                before_step=StopAt(stop), teacher=teacher)  # fmt: skip
         with pytest.raises(StoppedError):
-            trainer.run()
+            make(init=init, before_step=StopAt(stop)).run()
         if (folder / CHECKPOINT).exists():
             init += 1  # other first weights: everything must come from the checkpoint
             torch.manual_seed(init)
-    small.trainer(folder, settings, case["method"], init=init, teacher=teacher).run()
+    make(init=init).run()
     return folder
+
+
+def run(folder: Path, case: dict, stops: tuple[int, ...] = ()) -> Path:
+    """Train, stopped in the middle of so many steps of each process, then to the end."""
+    teacher = small.teacher() if METHODS[case["method"]].teacher == "frozen" else None
+    settings = small.fit(epochs=EPOCHS, ema_decay=0.9, save_every_steps=2, **case["fit"])
+    return through(
+        folder, stops,
+        lambda **how: small.trainer(folder, settings, case["method"], teacher=teacher, **how),
+    )  # fmt: skip
 
 
 CASES = {

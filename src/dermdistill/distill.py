@@ -96,11 +96,9 @@ def _check_px(config: Config, method: Method) -> None:
 def _check_teacher(where: str, teacher: TeacherConfig) -> None:
     if not teacher.run:
         _check_network(f"{where}.network", teacher.network)
-    elif not (Path(teacher.run) / METRICS).exists():
-        raise RunError(
-            f"{where}.run is {teacher.run}, which is no finished run (no {METRICS}); finish it "
-            f"with `dermdistill teach`, or leave {where}.run empty"
-        )
+    else:
+        advice = f"finish it with `dermdistill teach`, or leave {where}.run empty"
+        _check_finished(f"{where}.run", Path(teacher.run), advice)
 
 
 def _check_network(where: str, network: NetworkConfig) -> None:
@@ -108,8 +106,10 @@ def _check_network(where: str, network: NetworkConfig) -> None:
     if network.prune_ratio:
         require_pruner()
     start = Path(network.weights)
-    if start.is_dir() and not (start / METRICS).exists():
-        raise RunError(
-            f"{where}.weights is {start}, which is no finished run (no {METRICS}); finish it, or "
-            "name another"
-        )
+    if start.is_dir():
+        _check_finished(f"{where}.weights", start, "finish it, or name another")
+
+
+def _check_finished(where: str, run: Path, advice: str) -> None:
+    if not (run / METRICS).exists():
+        raise RunError(f"{where} is {run}, which is no finished run (no {METRICS}); {advice}")

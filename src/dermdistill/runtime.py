@@ -44,15 +44,19 @@ def start_fabric(precision: str, device: str) -> Fabric:
     return fabric
 
 
+def in_bf16(fabric: Fabric) -> bool:
+    """Whether networks compute in bf16 (autocast); else in fp32."""
+    return fabric.strategy.precision.precision == PRECISIONS["bf16"]
+
+
 def layout(fabric: Fabric) -> torch.memory_format:
     """How networks and images lie in memory: channels last, but not in fp32 on the CPU.
 
     There torch sums a batch norm's statistics in sequence over all places, and a student in fp32
     would be 5 to 50 times less exact than in the other layout (docs/log.md).
     """
-    exact = fabric.strategy.precision.precision == PRECISIONS["fp32"]
-    on_cpu = fabric.device.type == "cpu"
-    return torch.contiguous_format if exact and on_cpu else torch.channels_last
+    exact_on_cpu = fabric.device.type == "cpu" and not in_bf16(fabric)
+    return torch.contiguous_format if exact_on_cpu else torch.channels_last
 
 
 def under_torchrun() -> bool:

@@ -29,6 +29,7 @@ from dermdistill.models import (
     Backbone,
     MetadataEncoder,
     build_backbone,
+    enough_of,
     freeze,
     load_best,
     load_network,
@@ -57,7 +58,6 @@ from dermdistill.train.teachers import FrozenTeachers
 from dermdistill.types import Metadata, Widths
 
 SHOWN_DIGITS = 10  # of a digest in a directory's name
-ROUNDING_IMAGES = 64  # of training, that a start in 8 bits is made on
 TEACHER_CACHE = "teacher-cache"  # beside the run directories; safe to delete
 
 
@@ -269,8 +269,8 @@ def _trainer(
 
 def _start_in_8_bits(network: Backbone, data: Dataset) -> None:
     """Round a network's weights as for an export, which its training then goes on from."""
-    train = data.train
-    images = upright_view(train.pixels(np.arange(0, len(train), -(-len(train) // ROUNDING_IMAGES))))
+    rows = np.arange(len(data.train))
+    images = upright_view(data.train.pixels(rows[enough_of(len(rows))]))
     round_weights(network.eval().given(Metadata.missing(len(images))), images)
 
 

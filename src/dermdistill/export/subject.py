@@ -17,12 +17,11 @@ from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.errors import DermdistillError, RunError
 from dermdistill.evaluate.ood.prototypes import load_prototypes
 from dermdistill.export.graph import WHITE, DeployedGraph
-from dermdistill.models import load_network, round_weights
+from dermdistill.models import enough_of, load_network, round_weights
 from dermdistill.run import CONFIG, PROVENANCE, read_json
 
 PARITY_IMAGES = 64
 CALIBRATION_IMAGES_PER_CLASS = 32
-ROUNDING_IMAGES = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +80,7 @@ class Subject:
         8 bits has such weights, and keeps them too.
         """
         graph, pixels = copy.deepcopy(self.graph), self.calibration_pixels()
-        chosen = torch.from_numpy(pixels[:: -(-len(pixels) // ROUNDING_IMAGES)])
+        chosen = torch.from_numpy(pixels[enough_of(len(pixels))])
         round_weights(graph.network, chosen.permute(0, 3, 1, 2).float() / WHITE)
         return graph
 

@@ -21,7 +21,7 @@ from dermdistill.models.fusion import MetaBlock, MetadataEncoder
 from dermdistill.models.moments import norm_gaps, remembering_norms, with_norms
 from dermdistill.models.pooling import noise_image, pools_by_mean
 from dermdistill.models.pruning import require_pruner
-from dermdistill.models.rounding import round_weights
+from dermdistill.models.rounding import enough_of, round_weights
 
 __all__ = [
     "Backbone",
@@ -33,6 +33,7 @@ __all__ = [
     "build_backbone",
     "compile_frozen",
     "connector",
+    "enough_of",
     "fold_norms",
     "freeze",
     "load_best",

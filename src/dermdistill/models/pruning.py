@@ -64,7 +64,7 @@ def prune(network: nn.Module, ratio: float) -> None:
             ).step()  # fmt: skip
         narrow(network, less.state_dict())
         network.load_state_dict(less.state_dict())
-        _note_width(network, images)
+        note_width(network)
         with torch.no_grad():
             wanted, found = less(images), _in_evaluation(network, network.forward, images)
         same = torch.allclose(found, wanted, atol=1e-4)
@@ -96,10 +96,7 @@ def narrow(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 def note_width(network: nn.Module) -> None:
     """Correct timm's own record of the width of a narrowed network's last map."""
     side = network.pretrained_cfg["input_size"][-1]
-    _note_width(network, torch.zeros(1, 3, side, side))
-
-
-def _note_width(network: nn.Module, images: Tensor) -> None:
+    images = torch.zeros(1, 3, side, side)
     network.num_features = _in_evaluation(network, network.forward_features, images).shape[1]
 
 

@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from dermdistill.models.eight_bits import STEPS
 
 DAMPING = 0.01  # of the mean square of a layer's inputs, so that unused ones leave it solvable
-PATCHES = 256  # of each image, that a layer's inputs are taken from
+IMAGES, PATCHES = 64, 256  # that a layer's inputs are taken from; of each image
+
+
+def enough_of(count: int) -> slice:
+    """Places of at most IMAGES of so many images, spread over them all: enough to round on."""
+    return slice(None, None, -(-count // IMAGES))
 
 
 @torch.no_grad()
@@ -27,7 +32,7 @@ def round_weights(network: nn.Module, images: Float[Tensor, "samples 3 rows cols
 
     Args:
         network: in evaluation mode.
-        images: in [0, 1]; 64 are enough.
+        images: in [0, 1], such as `enough_of` chooses.
     """
     hooks = [module.register_forward_pre_hook(_round) for module in network.modules()
              if isinstance(module, nn.Conv2d)]  # fmt: skip

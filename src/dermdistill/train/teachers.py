@@ -16,7 +16,7 @@ from dermdistill.models import (
     with_norms,
 )
 from dermdistill.run import BEST, PROVENANCE, digest_file, digest_of, read_json
-from dermdistill.runtime import PRECISIONS, layout
+from dermdistill.runtime import in_bf16, layout
 from dermdistill.types import Batch, Metadata, Taps, Widths
 
 
@@ -57,8 +57,7 @@ class FrozenTeachers:
         ]
         self.compiled, self.asked = compiled and not norms, self.networks
         if self.compiled:
-            half = fabric.strategy.precision.precision == PRECISIONS["bf16"]
-            self.asked = [compile_frozen(network, half) for network in self.networks]
+            self.asked = [compile_frozen(network, in_bf16(fabric)) for network in self.networks]
 
     def __call__(self, batch: Batch) -> tuple[Taps, ...]:
         """Their taps on a batch's views."""
