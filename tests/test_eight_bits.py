@@ -23,13 +23,15 @@ from dermdistill.run import BEST, HISTORY, METRICS, PROVENANCE, digest_file, rea
 from dermdistill.stages import Stage
 from test_resume import through
 
+PX = 32
+
 
 class Tiny(nn.Module):
-    """A stem, a depthwise convolution with a shortcut around it, and a pointwise one."""
+    """A stem on a fine map, a depthwise convolution with a shortcut around it, a pointwise one."""
 
     def __init__(self):
         super().__init__()
-        self.stem = nn.Conv2d(3, 4, 3, 2, 1, bias=False)
+        self.stem = nn.Conv2d(3, 4, 3, 8, 1, bias=False)
         self.norm = nn.BatchNorm2d(4)
         self.depthwise = nn.Conv2d(4, 4, 3, 1, 1, groups=4, bias=False)
         self.pointwise = nn.Conv2d(4, 6, 1)
@@ -81,9 +83,9 @@ def loop_range(x):
 
 
 def by_hand(network: Tiny, images: np.ndarray) -> np.ndarray:
-    """What an 8-bit runtime computes, the first convolution's input in full."""
+    """What an 8-bit runtime computes, the convolution on the fine map in full."""
     state = {name: value.double().numpy() for name, value in network.state_dict().items()}
-    stem = loop_conv(images, loop_weights(state["stem.weight"]), None, 2, 1, 1)
+    stem = loop_conv(images, state["stem.weight"], None, 8, 1, 1)
     mean, var, scale, shift = (
         state[f"norm.{name}"][:, None, None]
         for name in ("running_mean", "running_var", "weight", "bias")
@@ -98,8 +100,8 @@ def by_hand(network: Tiny, images: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def test_a_forward_pass_is_that_of_loops():
-    network, images = tiny(), torch.randn(2, 3, 8, 8)
-    with EightBits() as bits:
+    network, images = tiny(), torch.randn(2, 3, PX, PX)
+    with EightBits(PX) as bits:
         found = bits.read(network(images)).numpy()
     assert np.abs(found - by_hand(network, images.double().numpy())).max() < 1e-4
     plain = network(images).numpy()
@@ -108,11 +110,11 @@ def test_a_forward_pass_is_that_of_loops():
 
 def test_gradients_go_straight_through():
     """As if each rounding were the identity, at the rounded values."""
-    network, images = tiny(), torch.randn(2, 3, 8, 8)
-    with EightBits() as bits:
+    network, images = tiny(), torch.randn(2, 3, PX, PX)
+    with EightBits(PX) as bits:
         bits.read(network(images)).sum().backward()
     x = on_range_grid(F.relu6(network.norm(F.conv2d(
-        images, on_weight_grid(network.stem.weight), None, 2, 1
+        images, network.stem.weight, None, 8, 1
     )))).detach()  # fmt: skip
     deep = F.conv2d(x, on_weight_grid(network.depthwise.weight), None, 1, 1, 1, 4)
     both = on_range_grid(on_range_grid(deep) + x).detach()
@@ -133,10 +135,12 @@ def test_degenerate_maps_and_filters_stay_finite():
 
 
 def test_settled_weights_settle_no_further():
-    network = tiny()
-    settle_on_grid(network)
+    network, images = tiny(), torch.rand(1, 3, PX, PX)
+    untouched = network.stem.weight.clone()
+    settle_on_grid(network, images)
     before = copy.deepcopy(network.state_dict())
-    settle_on_grid(network)
+    settle_on_grid(network, images)
+    assert torch.equal(network.stem.weight, untouched), "fine maps are read in fp32"
     for name, value in network.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=1e-6, atol=0)
 
@@ -151,14 +155,14 @@ def test_any_network_answers_nearly_the_same_in_8_bits_and_as_before_without(nam
     images = torch.rand(4, 3, 64, 64)
     network.train()
     rounded = network(images, stages=True)
-    settled = network.eval().settled()
+    settled = network.eval().settled(64)
     plain = settled(images, stages=True)
     assert not settled.int8
     for one, other in zip((*rounded[:3], *rounded.stages), (*plain[:3], *plain.stages),
                           strict=True):  # fmt: skip
         apart = (one - other).norm() / other.norm()
         assert 0 < apart < 0.5
-    assert torch.equal(network.settled()(images).logits, plain.logits), "asking changes nothing"
+    assert torch.equal(network.settled(64)(images).logits, plain.logits), "asking changes nothing"
 
 
 def test_norms_keep_the_statistics_that_are_deployed():
@@ -197,11 +201,20 @@ def test_its_run_is_an_ordinary_one_whose_weights_8_bits_hold(runs):
     before, after = load_network(first), load_network(run)
     assert not after.int8
     assert before.state_dict().keys() == after.state_dict().keys()
+    on_grid = []
+
+    def look(conv: nn.Conv2d, inputs: tuple[torch.Tensor]) -> None:
+        steps = conv.weight.flatten(1) / (conv.weight.flatten(1).abs().amax(1, keepdim=True) / 127)
+        on_grid.append((inputs[0].shape[2], (steps - steps.round()).abs().max() < 1e-3))
+
     for module in after.modules():
         if isinstance(module, nn.Conv2d):
-            steps = module.weight.flatten(1)
-            steps = steps / (steps.abs().amax(1, keepdim=True) / 127)
-            assert (steps - steps.round()).abs().max() < 1e-3
+            module.register_forward_pre_hook(look)
+    logits(after, torch.rand(1, 3, small.PX, small.PX))
+    coarse = [found for side, found in on_grid if side <= small.PX / 8]
+    assert len(coarse) > 10
+    assert all(coarse)
+    assert not any(found for side, found in on_grid if side > small.PX / 4)
     assert not torch.equal(before.network.conv_head.weight, after.network.conv_head.weight)
     for name, value in before.named_buffers():
         assert torch.equal(value, after.get_buffer(name)), name

@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import small
 from dermdistill import export
@@ -102,20 +104,42 @@ def test_the_widest_range_counts_in_litert(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif("litert-int8" not in RUNNABLE, reason="pip install 'dermdistill[litert]'")
-def test_litert_rounds_all_convolutions_but_the_first_and_the_head(bundle):
+def test_litert_rounds_the_convolutions_on_coarse_maps(bundle):
     from ai_edge_litert.interpreter import Interpreter
 
     (file,) = bundle.manifest.models["litert-int8"].files
     model = Interpreter(model_content=bundle.read(file))
-    types = {tensor["index"]: tensor["dtype"] for tensor in model.get_tensor_details()}
-    convolutions = [
-        types[operation["outputs"][0]]
+    tensors = {tensor["index"]: tensor for tensor in model.get_tensor_details()}
+    *inner, head = (
+        [tensors[operation[which][0]] for which in ("inputs", "outputs")]
         for operation in model._get_ops_details()
         if operation["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D")
-    ]
-    assert convolutions[0] == convolutions[-1] == np.float32
-    assert len(convolutions) > 10
-    assert set(convolutions[1:-1]) == {np.int8}
+    )
+    assert head[1]["dtype"] == np.float32
+    types = {coarse: {written["dtype"] for read, written in inner
+                      if (read["shape"][1] <= small.PX / 6) == coarse}
+             for coarse in (False, True)}  # fmt: skip
+    assert types == {False: {np.float32}, True: {np.int8}}
+    assert len(inner) > 10
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("litert-int8" not in RUNNABLE, reason="pip install 'dermdistill[litert]'")
+def test_a_channel_that_is_nothing_but_its_bias_keeps_it_in_litert():
+    """Counted in steps of weights that are 0, it overflowed and came back with the other sign."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    from dermdistill.export import litert_int8
+
+    subject = Subject.of(small.exported())
+    with torch.no_grad():
+        norm = [one for one in subject.graph.modules() if isinstance(one, nn.BatchNorm2d)][-2]
+        norm.weight[:4], norm.bias[:4] = 0, 3
+    images = subject.dataset.test.pixels(np.arange(5)).numpy()
+    (content,) = litert_int8.convert(subject).values()
+    runner = Interpreter(model_content=content).get_signature_runner()
+    found = [runner(args_0=one[None].astype(np.float32))["output_0"][0] for one in images]
+    assert np.abs(found - subject.answers(images).probabilities).max() < TOLERANCES["int8"]
 
 
 @pytest.mark.slow

@@ -77,7 +77,7 @@ def test_dead_inputs_and_dead_outputs_stay_finite():
 def test_a_network_lies_on_the_grid_that_a_quantiser_finds_behind_its_batch_norms():
     torch.manual_seed(0)
     pairs = [
-        (nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8)),
+        (nn.Conv2d(3, 8, 3, 8, 1, bias=False), nn.BatchNorm2d(8)),
         (nn.Conv2d(8, 8, 3, 1, 1, groups=8, bias=False), nn.BatchNorm2d(8)),
         (nn.Conv2d(8, 6, 1), nn.BatchNorm2d(6)),
     ]
@@ -85,10 +85,11 @@ def test_a_network_lies_on_the_grid_that_a_quantiser_finds_behind_its_batch_norm
         nn.init.uniform_(norm.running_var, 0.01, 4)
         nn.init.uniform_(norm.weight, -3, 3)
     network = nn.Sequential(*(part for pair in pairs for part in (*pair, nn.ReLU6()))).eval()
-    images = torch.rand(4, 3, 16, 16)
+    images = torch.rand(4, 3, 64, 64)
     before = [conv.weight.clone() for conv, _ in pairs]
     round_weights(network, images)
-    for (conv, norm), old in zip(pairs, before, strict=True):
+    assert torch.equal(pairs[0][0].weight, before[0]), "fine maps are read in fp32"
+    for (conv, norm), old in list(zip(pairs, before, strict=True))[1:]:
         folded = fuse_conv_bn_eval(conv, norm).weight.detach().double().flatten(1)
         steps = folded / (folded.abs().amax(1, keepdim=True) / STEPS)
         assert (steps - steps.round()).abs().max() < 1e-3, "nothing is left to round"

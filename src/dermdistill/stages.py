@@ -29,11 +29,10 @@ from dermdistill.models import (
     Backbone,
     MetadataEncoder,
     build_backbone,
-    enough_of,
+    fit_to_8_bits,
     freeze,
     load_best,
     load_network,
-    round_weights,
 )
 from dermdistill.run import (
     BEST,
@@ -58,6 +57,7 @@ from dermdistill.train.teachers import FrozenTeachers
 from dermdistill.types import Metadata, Widths
 
 SHOWN_DIGITS = 10  # of a digest in a directory's name
+FITTING_IMAGES = 256  # training images that 8 bits are fitted to, as many as an export takes
 TEACHER_CACHE = "teacher-cache"  # beside the run directories; safe to delete
 
 
@@ -268,10 +268,10 @@ def _trainer(
 
 
 def _start_in_8_bits(network: Backbone, data: Dataset) -> None:
-    """Round a network's weights as for an export, which its training then goes on from."""
+    """Give a network channels and weights as an 8-bit export does, to go on from there."""
     rows = np.arange(len(data.train))
-    images = upright_view(data.train.pixels(rows[enough_of(len(rows))]))
-    round_weights(network.eval().given(Metadata.missing(len(images))), images)
+    images = upright_view(data.train.pixels(rows[:: -(-len(rows) // FITTING_IMAGES)]))
+    fit_to_8_bits(network.eval().given(Metadata.missing(1)), images)
 
 
 def _encoder(stage: Stage, data: Dataset) -> MetadataEncoder | None:

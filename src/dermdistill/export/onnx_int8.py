@@ -1,9 +1,7 @@
 """ONNX in int8 for laptops and servers: static ranges, found on training images of every class.
 
 Weights are signed and have a scale a channel, activations are unsigned: on x86 signed ones run no
-faster than fp32. What comes before the second convolution and the heads on the last map stay in
-fp32: they cost little, and rounding there is rounding of the image and of the answer. (Normalised
-pixels lie between the steps of their own range: 255 values about a mean of 127.5.)
+faster than fp32. What reads fine maps (`is_coarse`) and the heads on the last one stay in fp32.
 """
 
 import tempfile
@@ -23,6 +21,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from dermdistill.export import onnx as onnx_fp32
 from dermdistill.export.subject import Subject
+from dermdistill.models import is_coarse
 
 PACKAGES = (*onnx_fp32.PACKAGES, "onnxruntime")
 BATCH = 16
@@ -56,16 +55,15 @@ def convert(subject: Subject) -> dict[str, bytes]:
             str(ready), str(done), _Reader(pixels), quant_format=QuantFormat.QDQ,
             op_types_to_quantize=QUANTISED, per_channel=True, activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=_edges(onnx.load(ready)),
+            nodes_to_exclude=_edges(onnx.load(ready), subject.px),
         )  # fmt: skip
         model = onnx_fp32.bare(onnx.load(done))
         return {"model.onnx": model.SerializeToString(deterministic=True)}
 
 
-def _edges(model: onnx.ModelProto) -> list[str]:
-    """The nodes before the second convolution, and all that follows from the last features."""
+def _edges(model: onnx.ModelProto, image_px: int) -> list[str]:
+    """The nodes that read fine maps, and all that follows from the last features."""
     nodes = list(model.graph.node)  # each after what it needs
-    second = [place for place, node in enumerate(nodes) if node.op_type == "Conv"][1]
     maker = {output: node for node in nodes for output in node.output}
     head = maker["logits"]
     while head.op_type not in ("Conv", "Gemm", "MatMul"):
@@ -75,4 +73,13 @@ def _edges(model: onnx.ModelProto) -> list[str]:
         if reached & set(node.input):
             reached |= set(node.output)
             after.append(node.name)
-    return [node.name for node in nodes[:second]] + after
+    sides = _sides(model)
+    fine = {name for name, side in sides.items() if not is_coarse(side, image_px)}
+    return [node.name for node in nodes if fine & set(node.input)] + after
+
+
+def _sides(model: onnx.ModelProto) -> dict[str, int]:
+    """Rows of every map of the graph, by name."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in graph.value_info}
+    return {name: shape[2].dim_value for name, shape in shapes.items() if len(shape) == 4}

@@ -17,7 +17,7 @@ from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.errors import DermdistillError, RunError
 from dermdistill.evaluate.ood.prototypes import load_prototypes
 from dermdistill.export.graph import WHITE, DeployedGraph
-from dermdistill.models import enough_of, load_network, round_weights
+from dermdistill.models import fit_to_8_bits, load_network
 from dermdistill.run import CONFIG, PROVENANCE, read_json
 
 PARITY_IMAGES = 64
@@ -74,14 +74,16 @@ class Subject:
 
     @cached_property
     def rounded(self) -> DeployedGraph:
-        """The graph with convolutions whose weights 8 bits hold, for all 8-bit formats.
+        """The graph with channels and weights that 8 bits hold well, for all 8-bit formats.
 
-        The heads on the last map keep theirs: no format rounds them. A network that was trained in
-        8 bits has such weights, and keeps them too.
+        Convolutions on fine maps and the heads on the last one keep their weights: no format rounds
+        them. A network that was trained in 8 bits is such a one already.
         """
-        graph, pixels = copy.deepcopy(self.graph), self.calibration_pixels()
-        chosen = torch.from_numpy(pixels[enough_of(len(pixels))])
-        round_weights(graph.network, chosen.permute(0, 3, 1, 2).float() / WHITE)
+        if self.origin["network_config"].get("int8"):
+            return self.graph
+        graph = copy.deepcopy(self.graph)
+        images = torch.from_numpy(self.calibration_pixels()).permute(0, 3, 1, 2).float() / WHITE
+        fit_to_8_bits(graph.network, images)
         return graph
 
     @cached_property

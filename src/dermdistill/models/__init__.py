@@ -16,12 +16,13 @@ from dermdistill.models.backbone import (
     require_network,
 )
 from dermdistill.models.compiled import compile_frozen
+from dermdistill.models.eight_bits import is_coarse
 from dermdistill.models.folding import fold_norms
 from dermdistill.models.fusion import MetaBlock, MetadataEncoder
 from dermdistill.models.moments import norm_gaps, remembering_norms, with_norms
 from dermdistill.models.pooling import noise_image, pools_by_mean
 from dermdistill.models.pruning import require_pruner
-from dermdistill.models.rounding import enough_of, round_weights
+from dermdistill.models.rounding import fit_to_8_bits
 
 __all__ = [
     "Backbone",
@@ -33,9 +34,10 @@ __all__ = [
     "build_backbone",
     "compile_frozen",
     "connector",
-    "enough_of",
+    "fit_to_8_bits",
     "fold_norms",
     "freeze",
+    "is_coarse",
     "load_best",
     "load_network",
     "noise_image",
@@ -45,6 +47,5 @@ __all__ = [
     "remembering_norms",
     "require_network",
     "require_pruner",
-    "round_weights",
     "with_norms",
 ]

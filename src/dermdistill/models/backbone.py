@@ -148,16 +148,21 @@ class Backbone(nn.Module):
         if not (self.int8 and self.training):
             return compute(normed)
         # bf16 has 8 bits as well, and would round once more.
-        with torch.autocast(images.device.type, enabled=False), EightBits() as bits:
+        with torch.autocast(images.device.type, enabled=False), EightBits(images.shape[2]) as bits:
             return bits.read(compute(normed.float()))
 
-    def settled(self) -> "Backbone":
-        """What becomes of it: itself, or a copy with weights that 8 bits hold, trained in them."""
+    def settled(self, px: int) -> "Backbone":
+        """What becomes of it: itself; or, trained in 8 bits, a copy with weights that they hold.
+
+        Args:
+            px: side of the images that it is trained on.
+        """
         if not self.int8:
             return self
-        plain = copy.deepcopy(self)
+        plain = copy.deepcopy(self).eval()
         plain.int8 = False
-        settle_on_grid(plain)
+        black = torch.zeros(1, 3, px, px).to(plain.mean)
+        settle_on_grid(plain.given(Metadata.missing(1)), black)
         return plain
 
     def train(self, mode: bool = True) -> "Backbone":

@@ -11,20 +11,27 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dermdistill.models.eight_bits import STEPS
+from dermdistill.models.eight_bits import STEPS, for_each_coarse
+from dermdistill.models.equalising import equalise
 
 DAMPING = 0.01  # of the mean square of a layer's inputs, so that unused ones leave it solvable
 IMAGES, PATCHES = 64, 256  # that a layer's inputs are taken from; of each image
 
 
-def enough_of(count: int) -> slice:
-    """Places of at most IMAGES of so many images, spread over them all: enough to round on."""
-    return slice(None, None, -(-count // IMAGES))
+def fit_to_8_bits(network: nn.Module, images: Float[Tensor, "samples 3 rows cols"]) -> None:
+    """Give a network channels and weights that 8 bits hold well, in place; its answers hardly move.
+
+    Args:
+        network: in evaluation mode.
+        images: in [0, 1], a few hundred of all kinds.
+    """
+    equalise(network, images)
+    round_weights(network, images[:: -(-len(images) // IMAGES)])
 
 
 @torch.no_grad()
 def round_weights(network: nn.Module, images: Float[Tensor, "samples 3 rows cols"]) -> None:
-    """Move the weights of every convolution onto its channel's grid, in place.
+    """Move the weights of every convolution on coarse maps onto its channel's grid, in place.
 
     One after the other as they run, so that each makes the best of what the rounded ones before it
     give. A batch norm behind one scales a whole channel and its grid alike, so it does not matter
@@ -32,15 +39,9 @@ def round_weights(network: nn.Module, images: Float[Tensor, "samples 3 rows cols
 
     Args:
         network: in evaluation mode.
-        images: in [0, 1], such as `enough_of` chooses.
+        images: in [0, 1], some dozens.
     """
-    hooks = [module.register_forward_pre_hook(_round) for module in network.modules()
-             if isinstance(module, nn.Conv2d)]  # fmt: skip
-    try:
-        network(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for_each_coarse(network, images, _round)
 
 
 def on_grid(
@@ -71,9 +72,9 @@ def on_grid(
     return found
 
 
-def _round(conv: nn.Conv2d, inputs: tuple[Tensor]) -> None:
+def _round(conv: nn.Conv2d, read: Tensor) -> None:
     weight = conv.weight.flatten(1).unflatten(0, (conv.groups, -1)).double()
-    conv.weight.copy_(on_grid(weight, _moments(conv, inputs[0])).reshape(conv.weight.shape))
+    conv.weight.copy_(on_grid(weight, _moments(conv, read)).reshape(conv.weight.shape))
 
 
 def _moments(conv: nn.Conv2d, images: Tensor) -> Float[Tensor, "groups inputs inputs"]:

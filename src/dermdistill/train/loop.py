@@ -93,7 +93,9 @@ class Trainer:
         """What is validated and kept: the student or its moving average, or a pretext's heads."""
         if self.learner.student is None:
             return self.learner.adapters
-        return (self.learner.student if self.ema is None else self.ema.module).settled()
+        return (self.learner.student if self.ema is None else self.ema.module).settled(
+            self.data.store.px
+        )
 
     def run(self) -> Progress:
         """Train to the end, from the start or from the checkpoint in the run directory.
