@@ -43,7 +43,7 @@ def test_a_file_of_nothing_but_broken_images_is_left_out(many, reference, tmp_pa
     store = pack(many, tmp_path / "store", PX, workers=1, progress=False, shard_images=1)
     assert len(list(store.folder.glob("*.npy"))) == len(reference)
     assert store.digest == reference.digest
-    assert np.array_equal(store.images[np.arange(80)], reference.images[:80])
+    assert np.array_equal(store.images[np.arange(80)], reference.images[np.arange(80)])
 
 
 @pytest.mark.parametrize("kept_files", [0, 1, 3])
@@ -76,7 +76,7 @@ def test_an_interrupted_pack_continues_in_its_files(many, spread, tmp_path):
 def test_how_a_finished_store_is_spread_does_not_matter(many, spread, reference):
     assert pack(many, spread.folder, PX, progress=False).digest == reference.digest
     again = pack(many, reference.folder, PX, progress=False, shard_images=SHARD)
-    assert isinstance(again.images, np.memmap)
+    assert not again.shard_of.any()
     with pytest.raises(ConfigError, match="shard_images is -1"):
         pack(many, reference.folder, PX, progress=False, shard_images=-1)
 

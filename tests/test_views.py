@@ -1,8 +1,12 @@
 """Views: exact turns, and variation that is drawn per view and follows the seed alone."""
 
 from dataclasses import replace
+from itertools import permutations
 
+import kornia.enhance as kornia
+import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +15,11 @@ from dermdistill.config import ViewsConfig
 from dermdistill.data.views import (
     QUARTER_TURNS,
     Augmentation,
+    coloured,
+    draw_colours,
+    draw_places,
     make_views,
+    moved,
     rotated_views,
     upright_view,
 )
@@ -127,10 +135,17 @@ def test_stored_pixels_stay():
     assert torch.equal(stored, before)
 
 
-def test_no_gradient_and_no_weights():
-    augmentation = Augmentation(ViewsConfig())
-    assert not list(augmentation.parameters())
-    assert not augmentation(smooth(2).requires_grad_()).requires_grad
+def test_no_gradient():
+    assert not Augmentation(ViewsConfig())(smooth(2).requires_grad_()).requires_grad
+
+
+def test_no_device_is_waited_for():
+    """A meta tensor has no values: whoever asks for one would wait for a GPU."""
+    often = ViewsConfig(blur_probability=0.9, noise_probability=0.9, dropout_probability=0.9)
+    torch.manual_seed(0)
+    made = make_views(pixels().to("meta"), QUARTER_TURNS, Augmentation(often))
+    assert made.shape == (4, 4, 3, PX, PX)
+    assert made.is_meta
 
 
 # One kind of variation at a time: it happens, and it differs between equal images.
@@ -167,6 +182,49 @@ def test_another_light_scales_each_colour_of_an_image_alike():
     assert gains.min() > 0.6
     assert gains.max() < 1.6
     assert len(gains.round(decimals=3).unique(dim=0)) > 1, "one draw for all images"
+
+
+def test_brightness_contrast_and_saturation_are_kornias_in_any_order():
+    images = upright_view(pixels(6)) * 0.2 + 0.4  # nothing comes to 0 or 1, where it would be cut
+    config = replace(STILL, brightness=0.2, contrast=0.3, saturation=0.4)
+    torch.manual_seed(5)
+    colours = draw_colours(config, 6)
+    torch.manual_seed(5)
+    factors = [torch.empty(6).uniform_(1 - reach, 1 + reach) for reach in (0.2, 0.3, 0.4)]
+    made = coloured(images, colours)
+    steps = [
+        kornia.adjust_brightness_accumulative,
+        kornia.adjust_contrast_with_mean_subtraction,
+        kornia.adjust_saturation_with_gray_subtraction,
+    ]
+    for order in permutations(range(3)):
+        expected = images
+        for step in order:
+            expected = steps[step](expected, factors[step])
+        torch.testing.assert_close(made, expected, atol=2e-6, rtol=0)
+
+
+def test_hue_turns_about_the_greys_and_keeps_the_grey():
+    images = (upright_view(pixels(64)) * 0.2 + 0.4).double()
+    torch.manual_seed(0)
+    made = coloured(images, draw_colours(replace(STILL, hue=0.25), 64).double())
+
+    def wheel(images):
+        red, green, blue = images.unbind(1)
+        return torch.complex(2 * red - green - blue, 3**0.5 * (green - blue))
+
+    def grey(images):
+        red, green, blue = images.unbind(1)
+        return 0.299 * red + 0.587 * green + 0.114 * blue
+
+    torch.testing.assert_close(grey(made), grey(images), atol=1e-6, rtol=0)
+    before, after = wheel(images).flatten(1), wheel(made).flatten(1)
+    turn = (after * before.conj()).sum(1) / (before.abs() ** 2).sum(1)
+    torch.testing.assert_close(after, turn[:, None] * before, atol=1e-6, rtol=0)
+    torch.testing.assert_close(turn.abs(), torch.ones(64).double(), atol=1e-6, rtol=0)
+    share = turn.angle() / (2 * torch.pi)
+    assert -0.2501 < share.min() < -0.22
+    assert 0.22 < share.max() < 0.2501
 
 
 def test_views_of_one_image_differ():
@@ -240,6 +298,35 @@ def test_shift_reaches_its_ratio_and_no_further():
         assert shift_px.abs().max() > 0.07 * 65
 
 
+def test_places_are_a_flip_a_rotation_and_a_zoom():
+    config = ViewsConfig(scale=(0.5, 2.0), rotation_deg=30.0, translate_ratio=0.25)
+    torch.manual_seed(0)
+    matrix, offset = draw_places(config, 400).double().split((2, 1), 2)
+    zoom = matrix.det().abs() ** -0.5
+    assert 0.5 <= zoom.min() < 0.52
+    assert 1.95 < zoom.max() <= 2
+    flips_and_turns = matrix * zoom[:, None, None]
+    torch.testing.assert_close(flips_and_turns @ flips_and_turns.mT, torch.eye(2).expand(400, 2, 2),
+                               atol=1e-6, rtol=0, check_dtype=False)  # fmt: skip
+    assert flips_and_turns.abs()[:, 0, 0].min() >= np.cos(np.pi / 6) - 1e-6
+    shift = -matrix.inverse() @ offset / 2  # as shares of a side
+    assert 0.24 < shift.abs().max() <= 0.25 + 1e-6
+
+
+def test_images_are_sampled_between_pixels_and_mirrored_beyond_their_edges():
+    images = upright_view(pixels(8))
+    torch.manual_seed(0)
+    places = draw_places(ViewsConfig(scale=(0.6, 1.5), translate_ratio=0.5), 8)
+    centres = (2 * np.arange(PX) + 1) / PX - 1  # of pixels, where the edges are -1 and 1
+    y, x = np.meshgrid(centres, centres, indexing="ij")
+    for image, place, made in zip(images, places.double(), moved(images, places), strict=True):
+        seen_x, seen_y = place.numpy() @ np.stack([x.ravel(), y.ravel(), np.ones(PX * PX)])
+        at = [((seen + 1) * PX - 1).reshape(PX, PX) / 2 for seen in (seen_y, seen_x)]
+        for before, after in zip(image.double().numpy(), made, strict=True):
+            expected = scipy.ndimage.map_coordinates(before, at, order=1, mode="reflect")
+            np.testing.assert_allclose(after, expected, atol=2e-5)
+
+
 def test_no_black_corners():
     made = varied(replace(STILL, rotation_deg=45.0, scale=(0.8, 1.0)), smooth(32))
     assert made.min() > 0.15  # the image's own darkest value is 0.2
@@ -255,6 +342,10 @@ def test_dropout_covers_its_area_in_grey():
     assert share.min() > 0.07  # rectangles of whole pixels, clipped at the border
     assert share.max() < 0.23
     assert ((made > 0.99) | erased).all()
+    rows, cols = erased[:, 0].any(2), erased[:, 0].any(1)
+    assert torch.equal(erased[:, 0], rows[:, :, None] & cols[:, None])
+    for side in (rows, cols):  # without a gap
+        assert (side.int().diff(dim=1).abs().sum(1) <= 2).all()
 
 
 def test_noise_has_its_deviation():
@@ -266,14 +357,18 @@ def test_noise_has_its_deviation():
 
 def test_blur_smooths():
     images = upright_view(pixels(8))
-    made = varied(replace(STILL, blur_probability=1.0, blur_sigma_px=(1.0, 1.2)), images)
-    assert (made.std((2, 3)) < 0.6 * images.std((2, 3))).all()
-    torch.testing.assert_close(made.mean((2, 3)), images.mean((2, 3)), atol=0.02, rtol=0)
+    made = varied(replace(STILL, blur_probability=1.0, blur_sigma_px=(0.9, 0.9)), images)
+    expected = scipy.ndimage.gaussian_filter(images, 0.9, axes=(2, 3), mode="mirror", radius=2)
+    np.testing.assert_allclose(made, expected, atol=2e-5)
+    made = varied(replace(STILL, blur_probability=1.0, blur_sigma_px=(0.3, 1.2)), images)
+    left = (made.std((2, 3)) / images.std((2, 3))).mean(1)
+    assert len(left.round(decimals=2).unique()) > 4, "one draw for all images"
 
 
 @pytest.mark.parametrize("kind", ["blur", "noise", "dropout"])
 def test_probabilities(kind):
     images = upright_view(pixels(1)).expand(200, -1, -1, -1).clone()
     made = varied(replace(STILL, **{f"{kind}_probability": 0.25}), images)
-    changed = ((made - images).abs() > 1e-3).flatten(1).any(1).float().mean()
-    assert 0.12 < changed < 0.38  # 4 deviations of 200 draws
+    changed = ((made - images).abs() > 1e-3).flatten(1).any(1)
+    assert 0.12 < changed.float().mean() < 0.38  # 4 deviations of 200 draws
+    assert torch.equal(made[~changed], varied(STILL, images)[~changed])

@@ -65,8 +65,7 @@ class ViewsConfig:
         brightness: largest change of brightness, as a share.
         contrast: largest change of contrast, as a share.
         saturation: largest change of saturation, as a share.
-        hue: largest turn of the hue, as a share of the circle, at most 0.5. It costs as much as all
-            the rest; at 0 it costs nothing.
+        hue: largest turn of the hue, as a share of the circle, at most 0.5; a colour's grey stays.
         light_probability: chance of another colour of light, that of a black body of 5,000 to
             8,500 K, as other lamps and cameras give it.
         blur_probability: chance of a Gaussian blur.

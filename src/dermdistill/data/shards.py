@@ -1,5 +1,6 @@
 """The files of a packed store: one memory-mapped array, or several of equal size read as one."""
 
+import math
 import mmap
 import os
 from collections.abc import Sequence
@@ -10,13 +11,12 @@ import numpy as np
 from dermdistill.run import atomic_write
 
 COPY_ROWS = 256  # rows moved at once where broken images leave gaps
-FORGOTTEN_READS = 200  # a file that was not read for so long may have left the memory
 WHOLE = "images.npy"  # of a store that is one file
 SPREAD = "images-{:05d}.npy"
 
 
 class Shards:
-    """Images of several memory-mapped files, numbered through, in the manner of one array.
+    """Images of memory-mapped files, numbered through, in the manner of one array.
 
     Args:
         files: uint8 [count, px, px, 3] each, of one px.
@@ -25,36 +25,40 @@ class Shards:
     def __init__(self, files: Sequence[np.ndarray]):
         self._files = list(files)
         self._starts = np.cumsum([0, *map(len, files)])
-        self._reads = 0
-        self._last_read = np.full(len(files), -FORGOTTEN_READS)
         self.shape = (int(self._starts[-1]), *files[0].shape[1:])
         self.dtype = files[0].dtype
+        self._image_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: int | np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows: int | np.integer | np.ndarray) -> np.ndarray:
         """One image as a view, or a copy of several, uint8 [len(rows), px, px, 3]."""
         wanted = np.atleast_1d(np.asarray(rows))
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
             raise IndexError(f"row {rows} of {len(self)} images")
-        holder = np.searchsorted(self._starts, wanted, side="right") - 1
+        shard = np.searchsorted(self._starts, wanted, side="right") - 1
+        place = wanted - self._starts[shard]
         if np.ndim(rows) == 0:
-            return self._files[holder[0]][int(rows) - self._starts[holder[0]]]
+            return self._files[shard[0]][place[0]]
+        self._announce(shard, place)
+        if len(self._files) == 1:
+            return self._files[0][place]
         found = np.empty((len(wanted), *self.shape[1:]), self.dtype)
-        present = np.unique(holder)
-        self._announce(present)
-        for shard in present:
-            mine = holder == shard
-            found[mine] = self._files[shard][wanted[mine] - self._starts[shard]]
+        for k in np.unique(shard):
+            mine = shard == k
+            found[mine] = self._files[k][place[mine]]
         return found
 
-    def _announce(self, present: np.ndarray) -> None:
-        """Have files that come into use read ahead: in one sweep, not image by image."""
-        self._reads += 1
-        for shard in present[self._reads - self._last_read[present] >= FORGOTTEN_READS]:
-            self._files[shard]._mmap.madvise(mmap.MADV_WILLNEED)
-        self._last_read[present] = self._reads
+    def _announce(self, shard: np.ndarray, place: np.ndarray) -> None:
+        """Have the disk read all these images at once: one after another each waits for its own."""
+        if not hasattr(mmap, "MADV_WILLNEED"):  # Windows
+            return
+        for k, row in zip(shard.tolist(), place.tolist(), strict=True):
+            held = self._files[k]
+            first = held.offset % mmap.ALLOCATIONGRANULARITY + row * self._image_bytes
+            page = first - first % mmap.PAGESIZE
+            held._mmap.madvise(mmap.MADV_WILLNEED, page, first + self._image_bytes - page)
 
 
 def split_rows(count: int, shard_images: int) -> list[tuple[str, int]]:

@@ -23,7 +23,7 @@ class Store:
     """Decoded images of one size, memory-mapped, and what made them.
 
     Attributes:
-        images: uint8 [count, px, px, 3], read-only, in the table's order; one array, or `Shards`.
+        images: uint8 [count, px, px, 3], read-only, in the table's order.
         shard_of: the file that each row lies in, int32 [count].
         ids: one id a row.
         px, crop: how the images were decoded (see `decode`).
@@ -34,7 +34,7 @@ class Store:
 
     def __init__(self, folder: Path, settings: dict, index: list[dict], files: list[np.ndarray]):
         self.folder = folder
-        self.images = files[0] if len(files) == 1 else Shards(files)
+        self.images = Shards(files)
         self.shard_of = np.repeat(np.arange(len(files), dtype=np.int32), [*map(len, files)])
         self.ids = [row["id"] for row in index]
         self.px: int = settings["px"]
