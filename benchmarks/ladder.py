@@ -99,8 +99,8 @@ class Untrained:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What an error names."""
-        return {"network": self.name}
+        """What an error names, and how it was trained: not at all."""
+        return {"network": self.name, "network_config": {}}
 
     def calibration_pixels(self) -> np.ndarray:
         """Of another seed than the images compared on."""

@@ -16,9 +16,13 @@ from dermdistill.config import Config, NetworkConfig
 from dermdistill.distill import distill
 from dermdistill.errors import ConfigError
 from dermdistill.export import export_run
+from dermdistill.export.card import write_card
+from dermdistill.export.subject import Subject
 from dermdistill.methods import build_method
 from dermdistill.models import Backbone, build_backbone, load_network
 from dermdistill.models.eight_bits import EightBits, on_range_grid, on_weight_grid, settle_on_grid
+from dermdistill.report.card import model_card
+from dermdistill.report.runs import read_run
 from dermdistill.run import BEST, HISTORY, METRICS, PROVENANCE, digest_file, read_json
 from dermdistill.stages import Stage
 from test_resume import through
@@ -270,3 +274,11 @@ def test_who_starts_from_a_run_has_its_name_and_its_network(runs, tmp_path):
         distill(in_8_bits(tmp_path, first, mean=[0.5] * 3), progress=False)
     with pytest.raises(ConfigError, match=r"no weights at .*provenance\.json does not exist"):
         build_backbone(NetworkConfig(small.STUDENT, str(tmp_path)), 8)
+
+
+def test_cards_say_that_it_was_trained_in_8_bits(runs):
+    """The bundle's and the report's, and nothing of the kind of the run before it."""
+    for run, said in zip(runs, (False, True), strict=True):
+        subject, record = Subject.of(run), read_run(run)
+        assert ("8 bits" in write_card(subject, {}).split("##")[0]) == said
+        assert any("8 bits" in words for _, words in model_card(record)) == said

@@ -26,7 +26,8 @@ def write_card(subject: Subject, models: dict[str, Model]) -> str:
     lines = [
         f"# {subject.run.name}", "", f"> **{RESEARCH_NOTICE}**", "",
         f"A {origin['network']} of {metrics['cost']['parameters']:,} parameters for square "
-        f"dermoscopy images of {subject.px} px, trained by `{origin['method']}`.", "",
+        f"dermoscopy images of {subject.px} px, trained by `{origin['method']}`"
+        f"{_how(origin['network_config'])}.", "",
         *_figures(metrics), "",
         *_formats(models), "",
         *_answers(subject.decision), "",
@@ -39,6 +40,13 @@ def write_card(subject: Subject, models: dict[str, Model]) -> str:
         f"torch {origin['versions'].get('torch', 'unknown')}.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _how(network_config: dict[str, Any]) -> str:
+    """What beside its method made the network what it is."""
+    pruned = network_config.get("prune_ratio")
+    cut = f" after {pruned:.0%} of every layer's channels were taken out" if pruned else ""
+    return cut + (", computing in 8 bits as it learnt" if network_config.get("int8") else "")
 
 
 def _figures(metrics: dict[str, Any]) -> list[str]:

@@ -26,10 +26,13 @@ def model_card(record: RunRecord) -> list[tuple[str, str]]:
     images, split = made.get("images") or {}, made.get("split") or {}
     counted = ", ".join(f"{images[part]:,} {part}" for part in images)
     support = ", ".join(f"{name} {row['support']:,}" for name, row in test["per_class"].items())
-    network = str(made.get("network") or record.name)
+    network, built = str(made.get("network") or record.name), made.get("network_config") or {}
+    pruned = built.get("prune_ratio")
     px = (record.metrics.get("cost") or {}).get("input_px")
     rows = [
         ("Model", network + (f", RGB images of {px} px" if px else "")),
+        ("Trained", "in 8 bits, as 8-bit runtimes compute" if built.get("int8") else None),
+        ("Pruned", f"{pruned:.0%} of every layer's channels were taken out" if pruned else None),
         ("Beside the image", _metadata(record)),
         ("Intended use", INTENDED),
         ("Not for", NOT_INTENDED),
