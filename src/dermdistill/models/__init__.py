@@ -17,6 +17,7 @@ from dermdistill.models.backbone import (
 )
 from dermdistill.models.compiled import compile_frozen
 from dermdistill.models.folding import fold_norms
+from dermdistill.models.fused_norm import fuse_norms
 from dermdistill.models.fusion import MetaBlock, MetadataEncoder
 from dermdistill.models.moments import norm_gaps, remembering_norms, with_norms
 from dermdistill.models.pooling import noise_image, pools_by_mean
@@ -36,6 +37,7 @@ __all__ = [
     "enough_of",
     "fold_norms",
     "freeze",
+    "fuse_norms",
     "load_best",
     "load_network",
     "noise_image",
