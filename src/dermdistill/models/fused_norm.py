@@ -32,10 +32,11 @@ from dermdistill.models.relu6 import TOP, LeanReLU6
 SOURCE = Path(__file__).with_suffix(".cpp")
 # -fno-trapping-math lets both sides of a choice be computed, without which loops are not parallel.
 FLAGS = "-std=c++20 -O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC"
-WIDE = {"x86_64": ["-mprefer-vector-width=512"]}  # where compilers take half of the width by default
+WIDE = {"x86_64": ["-mprefer-vector-width=512"]}  # by default compilers take half of it
 # What an activation lets through: the numbers between these two.
+UNCUT = (-math.inf, math.inf)
 BOUNDS = {
-    nn.Identity: (-math.inf, math.inf),
+    nn.Identity: UNCUT,
     nn.ReLU: (0.0, math.inf),
     nn.ReLU6: (0.0, TOP),
     LeanReLU6: (0.0, TOP),
@@ -64,7 +65,8 @@ def compiled_kernels() -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "kernels.so"
         try:
-            subprocess.run([*command, "-o", made, SOURCE], check=True, capture_output=True, text=True)
+            command += ["-o", str(made), str(SOURCE)]
+            subprocess.run(command, check=True, capture_output=True, text=True)
             return ctypes.CDLL(str(made))
         except (OSError, subprocess.CalledProcessError) as error:
             reason = getattr(error, "stderr", None) or str(error)
@@ -135,14 +137,21 @@ class _Fused:
         if not fast or self.weight.dtype != torch.float32:
             return super().forward(x)
         x = x.contiguous(memory_format=torch.channels_last)
-        bounds = BOUNDS[type(_activation(self))]
-        answer, mean, variance = _NormedAndCut.apply(x, self.weight, self.bias, self.eps, *bounds)
-        places = x.numel() // x.shape[1]
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (places / max(places - 1, 1)), self.momentum)
-        return answer
+        bounds = self._bounds()
+        given = (x, self.weight, self.bias, self.eps, *(bounds or UNCUT))
+        answer, mean, variance = _NormedAndCut.apply(*given)
+        self._remember(mean, variance, x.numel() // x.shape[1])
+        return self.act(self.drop(answer)) if bounds is None else answer
+
+    def _bounds(self) -> tuple[float, float] | None:
+        """Where the answer is cut; None where what follows is no cut."""
+        return UNCUT
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor, places: int) -> None:
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * (places / max(places - 1, 1)), self.momentum)
 
 
 class FusedBatchNorm(_Fused, nn.BatchNorm2d):
@@ -150,37 +159,27 @@ class FusedBatchNorm(_Fused, nn.BatchNorm2d):
 
 
 class FusedBatchNormAct(_Fused, BatchNormAct2d):
-    """timm's, which has an activation of its own."""
+    """timm's, with dropout and activation of its own."""
+
+    def _bounds(self) -> tuple[float, float] | None:
+        return BOUNDS.get(type(self.act)) if isinstance(self.drop, nn.Identity) else None
 
 
 FUSED_CLASS = {nn.BatchNorm2d: FusedBatchNorm, BatchNormAct2d: FusedBatchNormAct}
 
 
-def _activation(norm: nn.Module) -> nn.Module:
-    return getattr(norm, "act", None) or nn.Identity()
-
-
 def fuse_norms(module: nn.Module) -> nn.Module:
-    """Let every plain batch norm inside a module be computed by the kernels.
+    """Let every batch norm of maps inside a module be computed by the kernels.
 
-    Only the modules' classes change: names, weights and copies stay what they were.
+    Only the modules' classes change: names, weights and copies stay what they were. A norm without
+    weights or memory, or that averages all it has seen, stays as it is.
 
     Raises:
         ToolchainError: there is no C++ compiler.
     """
     compiled_kernels()
     for norm in module.modules():
-        if type(norm) in FUSED_CLASS and _is_plain(norm):
+        plain = type(norm) in FUSED_CLASS and norm.affine and norm.track_running_stats
+        if plain and norm.momentum is not None:
             norm.__class__ = FUSED_CLASS[type(norm)]
     return module
-
-
-def _is_plain(norm: nn.BatchNorm2d) -> bool:
-    """Whether the kernels say all there is to say about this norm."""
-    return (
-        norm.affine
-        and norm.track_running_stats
-        and norm.momentum is not None
-        and isinstance(getattr(norm, "drop", nn.Identity()), nn.Identity)
-        and type(_activation(norm)) in BOUNDS
-    )
