@@ -20,6 +20,7 @@ from dermdistill.models.folding import fold_norms
 from dermdistill.models.fused_norm import fuse_norms
 from dermdistill.models.fusion import MetaBlock, MetadataEncoder
 from dermdistill.models.moments import norm_gaps, remembering_norms, with_norms
+from dermdistill.models.pointwise import speed_up_pointwise
 from dermdistill.models.pooling import noise_image, pools_by_mean
 from dermdistill.models.pruning import require_pruner
 from dermdistill.models.rounding import enough_of, round_weights
@@ -48,5 +49,6 @@ __all__ = [
     "require_network",
     "require_pruner",
     "round_weights",
+    "speed_up_pointwise",
     "with_norms",
 ]

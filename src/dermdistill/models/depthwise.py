@@ -61,14 +61,18 @@ def _input_gradient(
     return F.conv2d(spread, weight.flip(2, 3), None, 1, kernel - 1 - padding, groups=shape[1])
 
 
-def _takes_fast_road(conv: nn.Conv2d, x: Tensor) -> bool:
+def trains_in_bf16(x: Tensor) -> bool:
+    """Whether what is computed on x is so in bf16 on the CPU, and may be asked for a gradient."""
     return (
         x.device.type == "cpu"
-        and conv.bias is None  # a folded norm gives it one
         and torch.is_grad_enabled()
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
     )
+
+
+def _takes_fast_road(conv: nn.Conv2d, x: Tensor) -> bool:
+    return conv.bias is None and trains_in_bf16(x)  # a folded norm gives it one
 
 
 class FastDepthwise(nn.Conv2d):
