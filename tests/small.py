@@ -27,7 +27,7 @@ from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.data.phantom import synthesise
 from dermdistill.evaluate.predictions import Predictions
 from dermdistill.methods import build_method
-from dermdistill.models import MetadataEncoder, build_backbone, freeze, fuse_norms
+from dermdistill.models import MetadataEncoder, build_backbone, compile_learning, freeze
 from dermdistill.run import HISTORY
 from dermdistill.runtime import seed_step, start_fabric
 from dermdistill.train import Learner, Trainer
@@ -148,7 +148,7 @@ def trainer(
     )  # fmt: skip
 
     if fused:
-        fuse_norms(learner)
+        compile_learning(learner)
     learner.register_forward_pre_hook(lambda *_: before_step())
 
     fabric = start_fabric("bf16" if fused else "fp32", "cpu")

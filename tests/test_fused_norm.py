@@ -12,8 +12,8 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from dermdistill.config import NetworkConfig
-from dermdistill.models import build_backbone, fuse_norms
-from dermdistill.models.fused_norm import FusedBatchNorm, FusedBatchNormAct
+from dermdistill.models import build_backbone, compile_learning
+from dermdistill.models.fused_norm import FusedBatchNorm, FusedBatchNormAct, fuse_norms
 
 ACTIVATIONS = {"none": None, "relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU}
 # Fewer channels than a run has numbers, as many, more, none of which fills whole runs; one place.
@@ -119,7 +119,7 @@ def test_a_network_learns_as_near_to_fp32_and_keeps_its_state(name):
     torch.manual_seed(0)
     plain = build_backbone(NetworkConfig(name, "none"), 5)
     plain = plain.to(memory_format=torch.channels_last).train()
-    fused, exact = fuse_norms(copy.deepcopy(plain)), copy.deepcopy(plain)
+    fused, exact = compile_learning(copy.deepcopy(plain)), copy.deepcopy(plain)
     images = torch.rand(8, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     gradients = []
     for network, half in ((exact, False), (fused, True), (plain, True)):
@@ -136,7 +136,7 @@ def test_a_network_learns_as_near_to_fp32_and_keeps_its_state(name):
 
 
 def test_without_a_compiler_it_says_what_to_do(tmp_path):
-    code = "from dermdistill.models.fused_norm import compiled_kernels; compiled_kernels()"
+    code = "from dermdistill.models.kernels import compiled_kernels; compiled_kernels()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           env=os.environ | {"CXX": str(tmp_path / "none")})  # fmt: skip
     assert done.returncode != 0

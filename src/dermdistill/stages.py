@@ -29,9 +29,9 @@ from dermdistill.models import (
     Backbone,
     MetadataEncoder,
     build_backbone,
+    compile_learning,
     enough_of,
     freeze,
-    fuse_norms,
     load_best,
     load_network,
     round_weights,
@@ -262,7 +262,7 @@ def _trainer(
         class_weights(counts, stage.fit.class_weight_power), _frozen_pretext(stage, widths, fabric),
     )  # fmt: skip
     if stage.is_compiled(config):
-        fuse_norms(learner)
+        compile_learning(learner)
     trainer = Trainer(
         learner=learner, teach=teachers, data=data, config=stage.fit, views=config.views,
         seed=config.seed, fabric=fabric, folder=folder, stage=stage.kind, shown=progress,

@@ -15,9 +15,8 @@ from dermdistill.models.backbone import (
     load_network,
     require_network,
 )
-from dermdistill.models.compiled import compile_frozen
+from dermdistill.models.compiled import compile_frozen, compile_learning
 from dermdistill.models.folding import fold_norms
-from dermdistill.models.fused_norm import fuse_norms
 from dermdistill.models.fusion import MetaBlock, MetadataEncoder
 from dermdistill.models.moments import norm_gaps, remembering_norms, with_norms
 from dermdistill.models.pointwise import speed_up_pointwise
@@ -34,11 +33,11 @@ __all__ = [
     "bridged",
     "build_backbone",
     "compile_frozen",
+    "compile_learning",
     "connector",
     "enough_of",
     "fold_norms",
     "freeze",
-    "fuse_norms",
     "load_best",
     "load_network",
     "noise_image",

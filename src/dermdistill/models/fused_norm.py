@@ -10,15 +10,9 @@ They are for bf16 on the CPU in training. Everywhere else the modules are what t
 """
 
 import ctypes
-import functools
 import math
-import os
-import platform
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from ctypes import c_float, c_int64, c_void_p
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -26,13 +20,9 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dermdistill.errors import ToolchainError
+from dermdistill.models.kernels import compiled_kernels, pointers
 from dermdistill.models.relu6 import TOP, LeanReLU6
 
-SOURCE = Path(__file__).with_suffix(".cpp")
-# -fno-trapping-math lets both sides of a choice be computed, without which loops are not parallel.
-FLAGS = "-std=c++20 -O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC"
-WIDE = {"x86_64": ["-mprefer-vector-width=512"]}  # by default compilers take half of it
 # What an activation lets through: the numbers between these two.
 UNCUT = (-math.inf, math.inf)
 BOUNDS = {
@@ -54,28 +44,6 @@ class _Norm(ctypes.Structure):
     ]  # fmt: skip
 
 
-@functools.cache
-def compiled_kernels() -> ctypes.CDLL:
-    """The kernels, compiled for this very processor: two seconds, once a process.
-
-    Raises:
-        ToolchainError: that does not work here.
-    """
-    command = [os.environ.get("CXX", "g++"), *FLAGS.split(), *WIDE.get(platform.machine(), [])]
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "kernels.so"
-        try:
-            command += ["-o", str(made), str(SOURCE)]
-            subprocess.run(command, check=True, capture_output=True, text=True)
-            return ctypes.CDLL(str(made))
-        except (OSError, subprocess.CalledProcessError) as error:
-            reason = getattr(error, "stderr", None) or str(error)
-            raise ToolchainError(
-                f"the student cannot be compiled ({reason.strip().partition(chr(10))[0]}); install "
-                "a C++ compiler such as g++, or set compile_student to false"
-            ) from error
-
-
 class _NormedAndCut(torch.autograd.Function):
     """The answer [samples channels rows cols], and the mean and variance [channels] behind it."""
 
@@ -87,14 +55,14 @@ class _NormedAndCut(torch.autograd.Function):
         # From any value of the channel, as a mean far off 0 would cancel in the mean square.
         base = x[0, :, 0, 0].float()
         sums = torch.empty(2, maps.channels, dtype=torch.float64)
-        kernels.moments(maps, *_pointers(x, base, *sums))
+        kernels.moments(maps, *pointers(x, base, *sums))
         off, square = sums / maps.places
         mean = (base + off).float()
         variance = (square - off.square()).clamp(min=0.0)
         inverse = (variance + eps).rsqrt()
         kept = (mean, (weight * inverse).float(), bias)
         answer = torch.empty_like(x)
-        kernels.answer(maps, _norm(kept, low, high), *_pointers(x, answer))
+        kernels.answer(maps, _norm(kept, low, high), *pointers(x, answer))
         ctx.save_for_backward(x, inverse, *kept)
         ctx.low, ctx.high = low, high
         variance = variance.float()
@@ -108,11 +76,11 @@ class _NormedAndCut(torch.autograd.Function):
         kernels, maps, norm = compiled_kernels(), _maps(x), _norm(kept, ctx.low, ctx.high)
         grad = grad.contiguous(memory_format=torch.channels_last)
         sums = torch.empty(2, maps.channels, dtype=torch.float64)
-        kernels.gradient_sums(maps, norm, *_pointers(grad, x, *sums))
+        kernels.gradient_sums(maps, norm, *pointers(grad, x, *sums))
         shift = (sums[0] / maps.places).float()
         slope = (sums[1] * inverse.square() / maps.places).float()
         back = torch.empty_like(x)
-        kernels.gradient(maps, norm, *_pointers(grad, x, shift, slope, back))
+        kernels.gradient(maps, norm, *pointers(grad, x, shift, slope, back))
         return back, (sums[1] * inverse).float(), sums[0].float(), None, None, None
 
 
@@ -122,10 +90,6 @@ def _maps(x: Tensor) -> _Maps:
 
 def _norm(by_channel: Sequence[Tensor], low: float, high: float) -> _Norm:
     return _Norm(*(values.data_ptr() for values in by_channel), low, high)
-
-
-def _pointers(*tensors: Tensor) -> list[c_void_p]:
-    return [c_void_p(tensor.data_ptr()) for tensor in tensors]
 
 
 class _Fused:
@@ -173,11 +137,7 @@ def fuse_norms(module: nn.Module) -> nn.Module:
 
     Only the modules' classes change: names, weights and copies stay what they were. A norm without
     weights or memory, or that averages all it has seen, stays as it is.
-
-    Raises:
-        ToolchainError: there is no C++ compiler.
     """
-    compiled_kernels()
     for norm in module.modules():
         plain = type(norm) in FUSED_CLASS and norm.affine and norm.track_running_stats
         if plain and norm.momentum is not None:
