@@ -268,9 +268,9 @@ class Config:
             compiler). It takes up to half a minute and then twice as many answers a second; they
             are the same to rounding.
         compile_student: compute the student's batch norms together with the activations behind
-            them, by kernels that a C++ compiler makes in two seconds: a fifth of a step's time
-            less, numbers the same to rounding. In bf16 and on the CPU; in several processes, which
-            norm together, only beside the student.
+            them, and the gradients of its depthwise weights, by kernels that a C++ compiler makes
+            when a stage begins: a fifth of a step's time less, numbers the same to rounding. For
+            bf16 and on the CPU; the norms of several processes stay as they are.
         data: which images, and who is held out.
         views: how training images are varied.
         teacher: who teaches, where a method has one frozen teacher.
