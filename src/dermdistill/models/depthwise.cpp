@@ -44,12 +44,14 @@ template <Index K>
 void add_row(const Half* grad, const Half* x, const Depthwise& d, Block (&sums)[K]) {
     const Index step = d.channels, inside = (d.padding + d.stride - 1) / d.stride;
     const Index first = std::min(d.out_cols, inside);  // from here on all of the kernel is on x
-    const Index last = std::clamp((d.cols + d.padding - K + d.stride) / d.stride, first, d.out_cols);
+    const Index whole = (d.cols + d.padding - K + d.stride) / d.stride;
+    const Index last = std::clamp(whole, first, d.out_cols);
     const auto at_edge = [&](Index from, Index to) {
         for (Index col = from; col < to; col++)
             for (Index j = 0; j < K; j++) {
                 const Index at = col * d.stride - d.padding + j;
-                if (at >= 0 && at < d.cols) sums[j].add(Block(grad + col * step), Block(x + at * step));
+                if (at < 0 || at >= d.cols) continue;
+                sums[j].add(Block(grad + col * step), Block(x + at * step));
             }
     };
     at_edge(0, first);
@@ -69,7 +71,8 @@ void add_row(const Half* grad, const Half* x, const Depthwise& d, Block (&sums)[
 
 // The gradient [K K channels] from the rows of one image between top and bottom.
 template <Index K>
-void band(const Depthwise& d, const Half* grad, const Half* x, Index image, Index top, float* back) {
+void band(const Depthwise& d, const Half* grad, const Half* x, Index image, Index top,
+          float* back) {
     const Index bottom = std::min(top + BAND, d.out_rows);
     for (Index next = 0; next < d.channels; next += BLOCK) {
         // The last block reaches back, and gives some channels the same numbers again.

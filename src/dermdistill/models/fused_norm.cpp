@@ -37,7 +37,7 @@ inline float kept(float gradient, float answer, float low, float high) {
     return answer > low ? inside : 0.0f;
 }
 
-// How many neighbouring numbers are done at once: whole places, so that a channel stays in its lane.
+// How many neighbours are done at once: whole places, so that a channel stays in its lane.
 Index run_of(const Maps& maps) { return maps.channels * std::max<Index>(1, RUN / maps.channels); }
 
 // Values by channel, repeated for the lanes of a run.
