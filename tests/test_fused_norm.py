@@ -128,7 +128,7 @@ def test_a_network_learns_as_near_to_fp32_and_keeps_its_state(name):
         F.cross_entropy(logits.float(), torch.arange(8) % 5).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
     truth, ours, theirs = gradients
-    assert (ours - truth).norm() < 1.1 * (theirs - truth).norm()
+    assert (ours - truth).norm() < 1.25 * (theirs - truth).norm()
     assert list(fused.state_dict()) == list(plain.state_dict())
     fused.load_state_dict(plain.state_dict())
     plain.eval(), fused.eval()
