@@ -20,7 +20,7 @@ from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.data.phantom import synthesise
 from dermdistill.data.views import QUARTER_TURNS, Augmentation, make_views
 from dermdistill.methods import build_method
-from dermdistill.models import Backbone, build_backbone, freeze, load_network
+from dermdistill.models import Backbone, build_backbone, compile_learning, freeze, load_network
 from dermdistill.run import BEST, PROVENANCE, write_json
 from dermdistill.runtime import seed_step, start_fabric
 from dermdistill.train import Learner, Trainer
@@ -158,6 +158,7 @@ def build(setting: Setting, form: str, stage: str, precision: str) -> Step:
         learner.load_state_dict(load_file(setting.folder / START))
     run, fit = setting.folder / TEACHER_RUN, setting.fit
     if form == "ours":
+        compile_learning(learner)
         teachers = FrozenTeachers([run], data.classes, False, fabric, setting.px, compiled=True)
         trainer = Trainer(
             learner.train(), teachers, data, fit, ViewsConfig(), setting.seed, fabric, run, stage,

@@ -27,7 +27,7 @@ from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.data.phantom import synthesise
 from dermdistill.evaluate.predictions import Predictions
 from dermdistill.methods import build_method
-from dermdistill.models import MetadataEncoder, build_backbone, freeze
+from dermdistill.models import MetadataEncoder, build_backbone, compile_learning, freeze
 from dermdistill.run import HISTORY
 from dermdistill.runtime import seed_step, start_fabric
 from dermdistill.train import Learner, Trainer
@@ -111,6 +111,7 @@ def trainer(
     teacher: nn.Module | None = None,
     metadata: str = "none",
     int8: bool = False,
+    fused: bool = False,
 ) -> Trainer:
     """A trainer of the student as the stages build it.
 
@@ -124,6 +125,7 @@ def trainer(
         teacher: who teaches, if the method asks for somebody.
         metadata: how the student reads age, sex and site.
         int8: whether the student computes in 8 bits.
+        fused: whether it computes in bf16, its norms by our kernels.
     """
     data, built, classes = dataset(), build_method(method, options), len(dataset().classes)
     teachers = [] if teacher is None else [teacher]
@@ -145,15 +147,18 @@ def trainer(
         torch.from_numpy(data.train.labels), _weights(data), pretext,
     )  # fmt: skip
 
+    if fused:
+        compile_learning(learner)
     learner.register_forward_pre_hook(lambda *_: before_step())
+
+    fabric = start_fabric("bf16" if fused else "fp32", "cpu")
 
     def teach(batch):
         return ask(teachers, batch, built.stages)
 
     return Trainer(
-        learner, teach, data, settings, ViewsConfig(), 3, start_fabric("fp32", "cpu"), folder,
-        "student", shown=False,
-    )  # fmt: skip
+        learner, teach, data, settings, ViewsConfig(), 3, fabric, folder, "student", shown=False
+    )
 
 
 def _weights(data: Dataset) -> torch.Tensor:

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import small
-from dermdistill.config import NetworkConfig
+from dermdistill.config import Config, NetworkConfig
 from dermdistill.distill import distill
+from dermdistill.errors import ConfigError
 from dermdistill.models import build_backbone, compile_frozen, freeze
 from dermdistill.run import BEST
 
@@ -67,3 +68,22 @@ def test_without_a_compiler_it_says_what_to_do(tmp_path):
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode != 0
     assert "set compile_teacher to false" in done.stderr.splitlines()[-1]
+
+
+def test_a_compiled_student_is_the_same_each_time(tmp_path):
+    teacher = distill(small.config(tmp_path, "supervised"), progress=False)
+    settings = {"teacher_run": str(teacher), "precision": "bf16"}
+    plain = distill(small.config(tmp_path / "plain", "kd", **settings), progress=False)
+    settings["compile_student"] = True
+    one = distill(small.config(tmp_path / "one", "kd", **settings), progress=False)
+    other = distill(small.config(tmp_path / "other", "kd", **settings), progress=False)
+    assert (one / BEST).read_bytes() == (other / BEST).read_bytes()
+    assert (one / BEST).read_bytes() != (plain / BEST).read_bytes()
+    assert one.name == other.name != plain.name
+    losses = [small.history(run)[-1]["loss"] for run in (one, plain)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_fp32_has_no_compiled_student():
+    with pytest.raises(ConfigError, match="compile_student is True; it must be false"):
+        Config(compile_student=True)

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from timm.layers import Conv2dSame
 from torch import nn
@@ -16,7 +16,9 @@ from dermdistill.models.depthwise import (
     FastDepthwise,
     FastDepthwiseSame,
     _DepthwiseBf16,
+    _weight_gradient_by_kernel,
     speed_up_depthwise,
+    use_depthwise_kernel,
 )
 
 BF16_EPS = 2.0**-8
@@ -50,6 +52,44 @@ def test_gradients_are_autograds(convolution, dtype):
     exact = 1e-12 if dtype == torch.float64 else 1e-4
     torch.testing.assert_close(found[0], expected[0], rtol=exact, atol=exact)
     torch.testing.assert_close(found[1], expected[1], rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kernel=st.sampled_from([3, 5, 7]), stride=st.integers(1, 3), padding=st.integers(0, 6),
+    channels=st.sampled_from([32, 40, 64, 100]), rows=st.integers(1, 20), cols=st.integers(1, 20),
+    images=st.integers(1, 3),
+)  # fmt: skip
+def test_the_kernel_sums_the_weights_gradient(
+    kernel, stride, padding, channels, rows, cols, images
+):
+    padding = min(padding, kernel - 1)
+    assume(min(rows, cols) + 2 * padding >= kernel)
+    torch.manual_seed(0)
+    maps = torch.randn(images, channels, rows, cols).bfloat16()
+    weight = torch.randn(channels, 1, kernel, kernel).bfloat16()
+    exact = weight.double().requires_grad_()
+    answer = F.conv2d(maps.double(), exact, None, stride, padding, groups=channels)
+    grad = torch.randn_like(answer).bfloat16().contiguous(memory_format=torch.channels_last)
+    answer.backward(grad.double())
+    found = _weight_gradient_by_kernel(grad, maps, weight, stride, padding)
+    torch.testing.assert_close(found, exact.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_the_kernel_is_used_where_there_is_one():
+    torch.manual_seed(0)
+    made = [nn.Conv2d(c, c, k, padding=k // 2, groups=c, bias=False)
+            for c, k in ((32, 3), (32, 7), (24, 3), (32, 9))]  # fmt: skip
+    convs = speed_up_depthwise(nn.Sequential(*made))
+    use_depthwise_kernel(convs)
+    assert [conv.by_kernel for conv in convs] == [True, True, False, False]
+    ours = convs[0]
+    plain = copy.deepcopy(ours)
+    plain.by_kernel = False
+    for conv in (ours, plain):
+        with torch.autocast("cpu", torch.bfloat16):
+            conv(torch.linspace(0, 1, 32 * 81).view(1, 32, 9, 9)).square().sum().backward()
+    torch.testing.assert_close(ours.weight.grad, plain.weight.grad, rtol=BF16_EPS, atol=1e-3)
 
 
 @pytest.mark.parametrize("wanted", ["x", "weight"])

@@ -60,7 +60,9 @@ def run(folder: Path, case: dict, stops: tuple[int, ...] = ()) -> Path:
     settings = small.fit(epochs=EPOCHS, ema_decay=0.9, save_every_steps=2, **case["fit"])
     return through(
         folder, stops,
-        lambda **how: small.trainer(folder, settings, case["method"], teacher=teacher, **how),
+        lambda **how: small.trainer(
+            folder, settings, case["method"], teacher=teacher, fused=case.get("fused", False), **how
+        ),
     )  # fmt: skip
 
 
@@ -86,6 +88,7 @@ CASES = {
         "method": "crckd", "fit": {"sampler_power": 1.0},
     },
     "vadakd: boosting weights": {"method": "vadakd", "fit": {"sampler_power": 1.0}},
+    "ssd_kd: norms by kernels, in bf16": {"method": "ssd_kd", "fit": {}, "fused": True},
     "mutual: a peer": {"method": "mutual", "fit": {}},
     "tss_kd: itself, views of its own": {"method": "tss_kd", "fit": {}},
 }  # fmt: skip

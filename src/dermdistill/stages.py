@@ -29,6 +29,7 @@ from dermdistill.models import (
     Backbone,
     MetadataEncoder,
     build_backbone,
+    compile_learning,
     fit_to_8_bits,
     freeze,
     load_best,
@@ -106,7 +107,12 @@ class Stage:
             **({"metadata": data.table.metadata_digest} if known else {}),
             **({"shuffle_shards": shards} if shards else {}),
             **({"compile_teacher": True} if config.compile_teacher and self.upstream else {}),
+            **({"compile_student": True} if self.is_compiled(config) else {}),
         }
+
+    def is_compiled(self, config: Config) -> bool:
+        """Whether what it trains is computed by kernels made for the purpose."""
+        return config.compile_student and self.kind == "student"
 
     @property
     def reads_metadata(self) -> bool:
@@ -255,6 +261,8 @@ def _trainer(
         method, network, peers, widths, px, torch.from_numpy(data.train.labels),
         class_weights(counts, stage.fit.class_weight_power), _frozen_pretext(stage, widths, fabric),
     )  # fmt: skip
+    if stage.is_compiled(config):
+        compile_learning(learner)
     trainer = Trainer(
         learner=learner, teach=teachers, data=data, config=stage.fit, views=config.views,
         seed=config.seed, fabric=fabric, folder=folder, stage=stage.kind, shown=progress,

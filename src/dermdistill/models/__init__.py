@@ -15,11 +15,12 @@ from dermdistill.models.backbone import (
     load_network,
     require_network,
 )
-from dermdistill.models.compiled import compile_frozen
+from dermdistill.models.compiled import compile_frozen, compile_learning
 from dermdistill.models.eight_bits import is_coarse
 from dermdistill.models.folding import fold_norms
 from dermdistill.models.fusion import MetaBlock, MetadataEncoder
 from dermdistill.models.moments import norm_gaps, remembering_norms, with_norms
+from dermdistill.models.pointwise import speed_up_pointwise
 from dermdistill.models.pooling import noise_image, pools_by_mean
 from dermdistill.models.pruning import require_pruner
 from dermdistill.models.rounding import fit_to_8_bits
@@ -33,6 +34,7 @@ __all__ = [
     "bridged",
     "build_backbone",
     "compile_frozen",
+    "compile_learning",
     "connector",
     "fit_to_8_bits",
     "fold_norms",
@@ -47,5 +49,6 @@ __all__ = [
     "remembering_norms",
     "require_network",
     "require_pruner",
+    "speed_up_pointwise",
     "with_norms",
 ]

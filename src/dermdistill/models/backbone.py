@@ -19,6 +19,7 @@ from dermdistill.models.depthwise import speed_up_depthwise
 from dermdistill.models.eight_bits import EightBits, settle_on_grid
 from dermdistill.models.fusion import MetaBlock, MetadataEncoder
 from dermdistill.models.norm import GlobalBatchNorm
+from dermdistill.models.pointwise import speed_up_pointwise
 from dermdistill.models.pruning import narrow, prune
 from dermdistill.models.relu6 import slim_relu6
 from dermdistill.models.weights import load_weights, read_state
@@ -46,7 +47,7 @@ class Backbone(nn.Module):
 
     def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
-        self.network = slim_relu6(speed_up_depthwise(network))
+        self.network = slim_relu6(speed_up_pointwise(speed_up_depthwise(network)))
         self.bridge: Bridge | None = None
         self.encoder: MetadataEncoder | None = None  # of a network that reads metadata
         self.gate: MetaBlock | None = None

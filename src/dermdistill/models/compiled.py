@@ -1,4 +1,4 @@
-"""Frozen networks as machine code: what follows a convolution is done while its map is at hand."""
+"""Networks as machine code: what follows a convolution is done while its map is at hand."""
 
 import copy
 from collections.abc import Callable
@@ -11,6 +11,9 @@ from torch._inductor import config as inductor
 
 from dermdistill.errors import ToolchainError
 from dermdistill.models.backbone import Backbone
+from dermdistill.models.depthwise import use_depthwise_kernel
+from dermdistill.models.fused_norm import fuse_norms
+from dermdistill.models.kernels import compiled_kernels
 
 
 def compile_frozen(network: Backbone, half: bool) -> Backbone:
@@ -55,3 +58,16 @@ def _machine_code(forward: Callable[..., Any]) -> Callable[..., Any]:
             ) from error
 
     return run
+
+
+def compile_learning(module: nn.Module) -> nn.Module:
+    """Let a module that is trained use our own kernels, in bf16 on the CPU.
+
+    Names, weights and copies stay what they were; numbers are the same to rounding.
+
+    Raises:
+        ToolchainError: there is no C++ compiler.
+    """
+    compiled_kernels()
+    use_depthwise_kernel(module)
+    return fuse_norms(module)

@@ -8,7 +8,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from dermdistill.methods import Lesson, Method
-from dermdistill.models import Backbone, freeze
+from dermdistill.models import Backbone, freeze, speed_up_pointwise
 from dermdistill.train.parallel import together
 from dermdistill.types import Batch, Taps, Terms, Widths
 
@@ -49,7 +49,7 @@ class Learner(nn.Module):
         widths = student and student.widths(input_px, method.stages)
         if method.teacher in ("average", "self"):
             teachers = (widths,)
-        self.adapters = nn.ModuleDict(method.adapters(widths, *teachers))
+        self.adapters = speed_up_pointwise(nn.ModuleDict(method.adapters(widths, *teachers)))
         self.memory = nn.ModuleDict({} if student is None else method.memory(widths, labels))
         self.average = None
         if method.teacher == "average":
