@@ -1,6 +1,7 @@
 """Networks trained in 8 bits: by loops of our own, and by what runtimes make of the result."""
 
 import copy
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,11 +80,14 @@ def loop_weights(weight):
 
 
 def loop_range(x):
-    """The nearest of the 256 numbers a byte can mean."""
-    low, high = min(x.min(), 0.0), max(x.max(), 0.0)
-    step = (high - low) / 255
-    zero = np.rint(-low / step)
-    return (np.clip(np.rint(x / step) + zero, 0, 255) - zero) * step
+    """The nearest of the 256 numbers a byte can mean, an image at a time."""
+    found = np.zeros_like(x)
+    for n, image in enumerate(x):
+        low, high = min(image.min(), 0.0), max(image.max(), 0.0)
+        step = (high - low) / 255
+        zero = np.rint(-low / step)
+        found[n] = (np.clip(np.rint(image / step) + zero, 0, 255) - zero) * step
+    return found
 
 
 def by_hand(network: Tiny, images: np.ndarray) -> np.ndarray:
@@ -95,18 +99,16 @@ def by_hand(network: Tiny, images: np.ndarray) -> np.ndarray:
         for name in ("running_mean", "running_var", "weight", "bias")
     )
     x = np.clip((stem - mean) / np.sqrt(var + network.norm.eps) * scale + shift, 0, 6)
-    x = loop_range(x)  # read twice, rounded once
-    deep = loop_range(loop_conv(x, loop_weights(state["depthwise.weight"]), None, 1, 1, 4))
-    both = loop_range(deep + x)
+    both = loop_range(loop_conv(x, state["depthwise.weight"], None, 1, 1, 4) + x)
     weight, bias = loop_weights(state["pointwise.weight"]), state["pointwise.bias"]
-    return loop_range(np.clip(loop_conv(both, weight, bias, 1, 0, 1), 0, 6))
+    return np.clip(loop_conv(both, weight, bias, 1, 0, 1), 0, 6)
 
 
 @torch.no_grad()
 def test_a_forward_pass_is_that_of_loops():
     network, images = tiny(), torch.randn(2, 3, PX, PX)
-    with EightBits(PX) as bits:
-        found = bits.read(network(images)).numpy()
+    with EightBits(PX):
+        found = network(images).numpy()
     assert np.abs(found - by_hand(network, images.double().numpy())).max() < 1e-4
     plain = network(images).numpy()
     assert 1e-4 < np.abs(found - plain).max() < 0.3, "rounded, and not to something else"
@@ -115,13 +117,10 @@ def test_a_forward_pass_is_that_of_loops():
 def test_gradients_go_straight_through():
     """As if each rounding were the identity, at the rounded values."""
     network, images = tiny(), torch.randn(2, 3, PX, PX)
-    with EightBits(PX) as bits:
-        bits.read(network(images)).sum().backward()
-    x = on_range_grid(F.relu6(network.norm(F.conv2d(
-        images, network.stem.weight, None, 8, 1
-    )))).detach()  # fmt: skip
-    deep = F.conv2d(x, on_weight_grid(network.depthwise.weight), None, 1, 1, 1, 4)
-    both = on_range_grid(on_range_grid(deep) + x).detach()
+    with EightBits(PX):
+        network(images).sum().backward()
+    x = F.relu6(network.norm(F.conv2d(images, network.stem.weight, None, 8, 1)))
+    both = on_range_grid(F.conv2d(x, network.depthwise.weight, None, 1, 1, 1, 4) + x).detach()
     weight = on_weight_grid(network.pointwise.weight).detach().requires_grad_()
     bias = network.pointwise.bias.detach().clone().requires_grad_()
     F.relu6(F.conv2d(both, weight, bias)).sum().backward()
@@ -132,6 +131,14 @@ def test_gradients_go_straight_through():
         assert weight.grad.abs().max() > 0
 
 
+def test_an_image_is_rounded_alike_in_any_company():
+    network, images = tiny(), torch.randn(4, 3, PX, PX)
+    images[1] *= 20
+    with EightBits(PX):
+        together, alone = network(images), network(images[:1])
+    torch.testing.assert_close(together[:1], alone)
+
+
 def test_degenerate_maps_and_filters_stay_finite():
     for values in (torch.zeros(2, 3), torch.full((2, 3), -4.0), torch.full((2, 3), 1e-30)):
         assert torch.allclose(on_range_grid(values), values, atol=1e-6)
@@ -140,11 +147,12 @@ def test_degenerate_maps_and_filters_stay_finite():
 
 def test_settled_weights_settle_no_further():
     network, images = tiny(), torch.rand(1, 3, PX, PX)
-    untouched = network.stem.weight.clone()
+    untouched = network.stem.weight.clone(), network.depthwise.weight.clone()
     settle_on_grid(network, images)
     before = copy.deepcopy(network.state_dict())
     settle_on_grid(network, images)
-    assert torch.equal(network.stem.weight, untouched), "fine maps are read in fp32"
+    assert torch.equal(network.stem.weight, untouched[0]), "fine maps are read in fp32"
+    assert torch.equal(network.depthwise.weight, untouched[1])
     for name, value in network.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=1e-6, atol=0)
 
@@ -162,10 +170,11 @@ def test_any_network_answers_nearly_the_same_in_8_bits_and_as_before_without(nam
     settled = network.eval().settled(64)
     plain = settled(images, stages=True)
     assert not settled.int8
-    for one, other in zip((*rounded[:3], *rounded.stages), (*plain[:3], *plain.stages),
-                          strict=True):  # fmt: skip
+    for one, other in zip(rounded[:3], plain[:3], strict=True):
         apart = (one - other).norm() / other.norm()
         assert 0 < apart < 0.5
+    for one, other in zip(rounded.stages, plain.stages, strict=True):
+        assert (one - other).norm() / other.norm() < 0.5
     assert torch.equal(network.settled(64)(images).logits, plain.logits), "asking changes nothing"
 
 
@@ -212,11 +221,11 @@ def test_its_run_is_an_ordinary_one_whose_weights_8_bits_hold(runs):
         on_grid.append((inputs[0].shape[2], (steps - steps.round()).abs().max() < 1e-3))
 
     for module in after.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and module.groups == 1:
             module.register_forward_pre_hook(look)
     logits(after, torch.rand(1, 3, small.PX, small.PX))
     coarse = [found for side, found in on_grid if side <= small.PX / 8]
-    assert len(coarse) > 10
+    assert len(coarse) >= 10
     assert all(coarse)
     assert not any(found for side, found in on_grid if side > small.PX / 4)
     assert not torch.equal(before.network.conv_head.weight, after.network.conv_head.weight)
@@ -228,22 +237,27 @@ def test_its_run_is_an_ordinary_one_whose_weights_8_bits_hold(runs):
 
 @pytest.mark.slow
 def test_its_exports_answer_as_the_training_did(runs, tmp_path):
-    """fp32 as torch; int8 off by what 8 bits are off in training, and hardly by anything else."""
+    """fp32 and packed weights as torch; int8 off by what 8 bits are off in training."""
     run = runs[1]
-    export_run(run, ["onnx", "onnx-int8"], tmp_path / "bundle.zip")
+    formats = ["onnx", "onnx-int8"]
+    if importlib.util.find_spec("ai_edge_quantizer"):
+        formats.append("litert-int8")
+    export_run(run, formats, tmp_path / "bundle.zip")
     bundle, pixels = Bundle(tmp_path / "bundle.zip"), small.dataset().test.pixels(np.arange(24))
     images = pixels.permute(0, 3, 1, 2).float() / 255
     plain, trained = (logits(load_network(run), images, bits) for bits in (False, True))
     found = {name: open_runtime(bundle, name).predict(pixels.numpy()).logits
              for name in bundle.manifest.models}  # fmt: skip
-    assert np.abs(found["onnx"] - plain).max() < 1e-4
+    for name in ("onnx", "onnx-int8"):
+        assert np.abs(found[name] - plain).max() < 1e-4
 
     def off(one: np.ndarray, other: np.ndarray) -> float:
         return float(np.sqrt(np.square(one - other).mean()))
 
     rounding = off(trained, plain)
-    assert 0 < off(found["onnx-int8"], plain) < 1.5 * rounding + 1e-4
-    assert rounding < 0.2 * off(plain, plain.mean(0))
+    assert 0 < rounding < 0.2 * off(plain, plain.mean(0))
+    if "litert-int8" in found:
+        assert 0 < off(found["litert-int8"], plain) < 1.5 * rounding + 1e-4
 
 
 def test_a_kill_in_between_changes_no_bit(tmp_path):

@@ -79,6 +79,7 @@ def test_a_network_lies_on_the_grid_that_a_quantiser_finds_behind_its_batch_norm
     pairs = [
         (nn.Conv2d(3, 8, 3, 8, 1, bias=False), nn.BatchNorm2d(8)),
         (nn.Conv2d(8, 8, 3, 1, 1, groups=8, bias=False), nn.BatchNorm2d(8)),
+        (nn.Conv2d(8, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8)),
         (nn.Conv2d(8, 6, 1), nn.BatchNorm2d(6)),
     ]
     for _, norm in pairs:
@@ -89,7 +90,8 @@ def test_a_network_lies_on_the_grid_that_a_quantiser_finds_behind_its_batch_norm
     before = [conv.weight.clone() for conv, _ in pairs]
     round_weights(network, images)
     assert torch.equal(pairs[0][0].weight, before[0]), "fine maps are read in fp32"
-    for (conv, norm), old in list(zip(pairs, before, strict=True))[1:]:
+    assert torch.equal(pairs[1][0].weight, before[1]), "and so are depthwise convolutions"
+    for (conv, norm), old in list(zip(pairs, before, strict=True))[2:]:
         folded = fuse_conv_bn_eval(conv, norm).weight.detach().double().flatten(1)
         steps = folded / (folded.abs().amax(1, keepdim=True) / STEPS)
         assert (steps - steps.round()).abs().max() < 1e-3, "nothing is left to round"

@@ -76,8 +76,8 @@ class Subject:
     def rounded(self) -> DeployedGraph:
         """The graph with channels and weights that 8 bits hold well, for all 8-bit formats.
 
-        Convolutions on fine maps and the heads on the last one keep their weights: no format rounds
-        them. A network that was trained in 8 bits is such a one already.
+        Depthwise convolutions, those on fine maps and the heads on the last one keep their weights:
+        no format rounds them. A network that was trained in 8 bits is such a one already.
         """
         if self.origin["network_config"].get("int8"):
             return self.graph
@@ -107,9 +107,7 @@ class Subject:
     def calibration_pixels(
         self, per_class: int = CALIBRATION_IMAGES_PER_CLASS
     ) -> UInt8[np.ndarray, "n px px 3"]:
-        """Training images to find the ranges of activations on: as many of each class.
-
-        Drawn by class, since a quantiser that saw mostly the commonest one clips the others.
+        """Training images to fit 8 bits to: as many of each class, as channels of rare ones count.
 
         Raises:
             RunError: the training images are gone.
@@ -117,7 +115,7 @@ class Subject:
         if self.dataset is None:
             raise RunError(
                 f"the training images of {self.run} are gone or others now, and int8 must see some "
-                f"to find its ranges; restore the data that its {CONFIG} names"
+                f"to fit its weights to; restore the data that its {CONFIG} names"
             )
         train, generator = self.dataset.train, np.random.default_rng(0)
         chosen = [

@@ -149,8 +149,8 @@ class Backbone(nn.Module):
         if not (self.int8 and self.training):
             return compute(normed)
         # bf16 has 8 bits as well, and would round once more.
-        with torch.autocast(images.device.type, enabled=False), EightBits(images.shape[2]) as bits:
-            return bits.read(compute(normed.float()))
+        with torch.autocast(images.device.type, enabled=False), EightBits(images.shape[2]):
+            return compute(normed.float())
 
     def settled(self, px: int) -> "Backbone":
         """What becomes of it: itself; or, trained in 8 bits, a copy with weights that they hold.

@@ -31,7 +31,7 @@ def fit_to_8_bits(network: nn.Module, images: Float[Tensor, "samples 3 rows cols
 
 @torch.no_grad()
 def round_weights(network: nn.Module, images: Float[Tensor, "samples 3 rows cols"]) -> None:
-    """Move the weights of every convolution on coarse maps onto its channel's grid, in place.
+    """Move the weights of dense convolutions on coarse maps onto their channels' grids, in place.
 
     One after the other as they run, so that each makes the best of what the rounded ones before it
     give. A batch norm behind one scales a whole channel and its grid alike, so it does not matter
