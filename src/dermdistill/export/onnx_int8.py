@@ -47,13 +47,20 @@ def _inner_weights(model: onnx.ModelProto, image_px: int) -> Iterator[str]:
 
 
 def _pack(graph: onnx.GraphProto, tensor: onnx.TensorProto) -> None:
-    """Put a weight into a graph in 8 bits, with a step an output, and what unpacks it."""
+    """Put a weight into a graph in 8 bits, with a step an output, and what unpacks it.
+
+    As a cast and a product: DequantizeLinear means the same, and the runtime leaves it in place too
+    long to lay the weights out for its fastest convolution (2.9 for 2.3 ms).
+    """
     weight = numpy_helper.to_array(tensor)
-    step = np.abs(weight).reshape(len(weight), -1).max(1) / STEPS
+    step = np.abs(weight).max((1, 2, 3), keepdims=True) / STEPS
     step = np.maximum(step, TINY).astype(np.float32)
-    packed = np.rint(weight / step.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.int8)
+    packed = np.rint(weight / step).astype(np.int8)
     names = [f"{tensor.name}_packed", f"{tensor.name}_step"]
     for name, values in zip(names, (packed, step), strict=True):
         graph.initializer.append(numpy_helper.from_array(values, name))
-    unpack = onnx.helper.make_node("DequantizeLinear", names, [tensor.name], axis=0)
-    graph.node.insert(0, unpack)
+    wide = f"{tensor.name}_wide"
+    cast = onnx.helper.make_node("Cast", names[:1], [wide], to=onnx.TensorProto.FLOAT)
+    product = onnx.helper.make_node("Mul", [wide, names[1]], [tensor.name])
+    graph.node.insert(0, product)
+    graph.node.insert(0, cast)
