@@ -102,7 +102,7 @@ class Untrained:
         """What an error names, and how it was trained: not at all."""
         return {"network": self.name, "network_config": {}}
 
-    def calibration_pixels(self) -> np.ndarray:
+    def fitting_pixels(self) -> np.ndarray:
         """Of another seed than the images compared on."""
         return self._noise(1)
 

@@ -176,14 +176,14 @@ def test_without_its_images_a_run_is_compared_on_noise(run):
     subject = Subject.of(run)
     assert subject.held_out()[1] == "noise"
     with pytest.raises(RunError, match=r"training images of .* are gone"):
-        subject.calibration_pixels()
+        subject.fitting_pixels()
 
 
-def test_calibration_sees_every_class_of_the_training_part(exported):
+def test_8_bits_are_fitted_to_every_class_of_the_training_part(exported):
     """As many of each, no held-out image among them."""
     subject = Subject.of(exported)
     train = subject.dataset.train
-    pixels = subject.calibration_pixels(per_class=3)
+    pixels = subject.fitting_pixels(per_class=3)
     counts = np.bincount(train.labels, minlength=len(subject.dataset.classes))
     assert len(pixels) == np.minimum(counts, 3).sum()
     known = {image.tobytes() for image in train.pixels(np.arange(len(train))).numpy()}

@@ -1,4 +1,4 @@
-"""What is exported: a run's network as a graph, images to compare on, images to calibrate on."""
+"""What is exported: a run's network as a graph, images to compare on, images to fit 8 bits to."""
 
 import copy
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from dermdistill.models import fit_to_8_bits, load_network
 from dermdistill.run import CONFIG, PROVENANCE, read_json
 
 PARITY_IMAGES = 64
-CALIBRATION_IMAGES_PER_CLASS = 32
+FITTING_IMAGES_PER_CLASS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ class Subject:
         if self.origin["network_config"].get("int8"):
             return self.graph
         graph = copy.deepcopy(self.graph)
-        images = torch.from_numpy(self.calibration_pixels()).permute(0, 3, 1, 2).float() / WHITE
+        images = torch.from_numpy(self.fitting_pixels()).permute(0, 3, 1, 2).float() / WHITE
         fit_to_8_bits(graph.network, images)
         return graph
 
@@ -104,8 +104,8 @@ class Subject:
         test = self.dataset.test
         return test.pixels(np.arange(min(count, len(test)))).numpy(), "test images"
 
-    def calibration_pixels(
-        self, per_class: int = CALIBRATION_IMAGES_PER_CLASS
+    def fitting_pixels(
+        self, per_class: int = FITTING_IMAGES_PER_CLASS
     ) -> UInt8[np.ndarray, "n px px 3"]:
         """Training images to fit 8 bits to: as many of each class, as channels of rare ones count.
 
