@@ -7,6 +7,8 @@ Tensors are named by every module on their way, which makes 140 kB of 2.9 MB; he
 names, which say only whether eight bits are meant to touch them.
 """
 
+import contextlib
+import io
 import re
 
 from ai_edge_litert.schema_py_generated import BuiltinOperator, ModelT, SubGraphT
@@ -32,7 +34,8 @@ def convert(subject: Subject) -> dict[str, bytes]:
     content = with_short_names(litert.write(subject.rounded), subject.px)
     recipe = RecipeManager()
     recipe.add_dynamic_config(f"^{INNER}", TFLOperationName.CONV_2D, 8)
-    done = Quantizer(content, recipe.get_quantization_recipe()).quantize()
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints sizes of its own counting
+        done = Quantizer(content, recipe.get_quantization_recipe()).quantize()
     return {"model.tflite": bytes(done.quantized_model)}
 
 
