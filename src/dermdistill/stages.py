@@ -34,6 +34,7 @@ from dermdistill.models import (
     freeze,
     load_best,
     load_network,
+    spread,
 )
 from dermdistill.run import (
     BEST,
@@ -278,7 +279,7 @@ def _trainer(
 def _start_in_8_bits(network: Backbone, data: Dataset) -> None:
     """Give a network channels and weights as an 8-bit export does, to go on from there."""
     rows = np.arange(len(data.train))
-    images = upright_view(data.train.pixels(rows[:: -(-len(rows) // FITTING_IMAGES)]))
+    images = upright_view(data.train.pixels(rows[spread(len(rows), FITTING_IMAGES)]))
     fit_to_8_bits(network.eval().given(Metadata.missing(1)), images)
 
 

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx
+import torch
 from onnx import numpy_helper
 
 from dermdistill.export import onnx as onnx_fp32
 from dermdistill.export.subject import Subject
 from dermdistill.models import is_coarse
-from dermdistill.models.eight_bits import STEPS
+from dermdistill.models.eight_bits import weight_steps
 
 PACKAGES = onnx_fp32.PACKAGES
-TINY = float(np.finfo(np.float32).tiny)
 
 
 def convert(subject: Subject) -> dict[str, bytes]:
@@ -53,8 +53,7 @@ def _pack(graph: onnx.GraphProto, tensor: onnx.TensorProto) -> None:
     long to lay the weights out for its fastest convolution (2.9 for 2.3 ms).
     """
     weight = numpy_helper.to_array(tensor)
-    step = np.abs(weight).max((1, 2, 3), keepdims=True) / STEPS
-    step = np.maximum(step, TINY).astype(np.float32)
+    step = weight_steps(torch.tensor(weight)).view(-1, 1, 1, 1).numpy()
     packed = np.rint(weight / step).astype(np.int8)
     names = [f"{tensor.name}_packed", f"{tensor.name}_step"]
     for name, values in zip(names, (packed, step), strict=True):

@@ -23,7 +23,7 @@ from dermdistill.models.moments import norm_gaps, remembering_norms, with_norms
 from dermdistill.models.pointwise import speed_up_pointwise
 from dermdistill.models.pooling import noise_image, pools_by_mean
 from dermdistill.models.pruning import require_pruner
-from dermdistill.models.rounding import fit_to_8_bits
+from dermdistill.models.rounding import fit_to_8_bits, spread
 
 __all__ = [
     "Backbone",
@@ -50,5 +50,6 @@ __all__ = [
     "require_network",
     "require_pruner",
     "speed_up_pointwise",
+    "spread",
     "with_norms",
 ]

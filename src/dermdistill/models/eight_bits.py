@@ -30,14 +30,18 @@ def is_coarse(side_px: int, image_px: int) -> bool:
     return side_px * COARSE <= image_px
 
 
+def weight_steps(weight: Float[Tensor, "outputs *rest"]) -> Float[Tensor, " outputs"]:
+    """The step of each output's grid: its largest weight is STEPS of them."""
+    return (weight.flatten(1).abs().amax(1) / STEPS).clamp_min(TINY)
+
+
 def on_weight_grid(weight: Float[Tensor, "outputs *rest"]) -> Float[Tensor, "outputs *rest"]:
     """Weights as whole numbers of steps, an output's largest being 127 of them, 0 at the middle.
 
     A batch norm behind them scales an output and its grid alike, so it need not be folded first.
     The gradient goes straight through.
     """
-    largest = weight.detach().flatten(1).abs().amax(1)
-    step = (largest / STEPS).clamp_min(TINY)
+    step = weight_steps(weight.detach())
     middle = torch.zeros(len(step), dtype=torch.int32, device=step.device)
     return torch.fake_quantize_per_channel_affine(weight, step, middle, 0, -STEPS, STEPS)
 

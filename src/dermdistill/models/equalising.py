@@ -111,8 +111,8 @@ class _Following(TorchFunctionMode):
         return None
 
     def _passed(self, read: list[Tensor], result: Tensor, ceiling: float | None = None) -> None:
-        for images in read[:1]:
-            stream = self._maps[id(images)][1]
+        if read:
+            stream = self._maps[id(read[0])][1]
             stream.ceiling = ceiling or stream.ceiling
             self._maps[id(result)] = (result, stream)
 

@@ -18,6 +18,11 @@ DAMPING = 0.01  # of the mean square of a layer's inputs, so that unused ones le
 IMAGES, PATCHES = 64, 256  # that a layer's inputs are taken from; of each image
 
 
+def spread(count: int, most: int) -> slice:
+    """Places of at most so many of a count, spread over them all."""
+    return slice(None, None, -(-count // most))
+
+
 def fit_to_8_bits(network: nn.Module, images: Float[Tensor, "samples 3 rows cols"]) -> None:
     """Give a network channels and weights that 8 bits hold well, in place; its answers hardly move.
 
@@ -26,7 +31,7 @@ def fit_to_8_bits(network: nn.Module, images: Float[Tensor, "samples 3 rows cols
         images: in [0, 1], a few hundred of all kinds.
     """
     equalise(network, images)
-    round_weights(network, images[:: -(-len(images) // IMAGES)])
+    round_weights(network, images[spread(len(images), IMAGES)])
 
 
 @torch.no_grad()
