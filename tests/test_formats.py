@@ -1,9 +1,11 @@
 """Every format whose tools are installed here, from a trained run to answers and back."""
 
+import importlib
 import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +15,10 @@ from torch import nn
 import small
 from dermdistill import export
 from dermdistill.bundle import FORMATS, Bundle, can_run, check_golden, open_runtime
+from dermdistill.config import NetworkConfig
+from dermdistill.export.graph import DeployedGraph
 from dermdistill.export.subject import Subject
+from dermdistill.models import build_backbone
 
 INSTALLED = [name for name, known in FORMATS.items() if importlib.util.find_spec(known.writer)]
 RUNNABLE = [name for name in INSTALLED if can_run(name)]
@@ -71,6 +76,20 @@ def test_int8_models_are_smaller_and_not_the_same(bundle, name):
         - open_runtime(bundle, name.removesuffix("-int8")).predict(noise(4)).logits
     )
     assert apart.max() > 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in RUNNABLE if FORMATS[name].precision == "int8"])
+def test_8_bits_whatever_follows_a_convolution(name):
+    """A quantiser that leaves out what stands before a ReLU keeps most of a ResNet in fp32."""
+    network = build_backbone(NetworkConfig("test_resnet", "none"), len(small.dataset().classes))
+    graph = DeployedGraph(network.eval(), small.PX).eval()
+    subject = replace(Subject.of(small.exported()), graph=graph)
+    weights = sum(value.numel() for value in network.state_dict().values())
+    files = importlib.import_module(f"dermdistill.export.{export.CONVERTERS[name]}").convert(
+        subject
+    )
+    assert sum(map(len, files.values())) < 1.5 * weights
 
 
 @pytest.mark.slow

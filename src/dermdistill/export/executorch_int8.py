@@ -2,13 +2,16 @@
 
 import torch
 from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-    XNNPACKQuantizer,
     get_symmetric_quantization_config,
 )
 from torch.export import export
 from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
+from torchao.quantization.pt2e.quantizer.quantizer import (
+    Q_ANNOTATION_KEY,
+    QuantizationAnnotation,
+    Quantizer,
+)
 
 from dermdistill.export import executorch
 from dermdistill.export.subject import Subject
@@ -19,34 +22,41 @@ CONVOLUTION = torch.ops.aten.conv2d.default
 HEADS = {"class_maps", "prototypes"}  # of DeployedGraph, which read the last map in fp32
 
 
-class _Quantiser(XNNPACKQuantizer):
-    """XNNPACK's own, on coarse maps alone."""
+class _Quantiser(Quantizer):
+    """What XNNPACK can do, of coarse maps alone and whatever follows: its own leaves out those
+    before a ReLU, of which it knows no range in advance.
+    """
 
     def __init__(self, image_px: int):
-        super().__init__()
         self._image_px = image_px
+        settings = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
+        self._read, self._weight = settings.input_activation, settings.weight
 
     def annotate(self, model: GraphModule) -> GraphModule:
-        """As XNNPACKQuantizer."""
-        model = super().annotate(model)
+        """Mark what becomes 8 bits."""
         for node in model.graph.nodes:
-            if not (node.target == CONVOLUTION and self._is_inner(node)):
-                node.meta.pop(Q_ANNOTATION_KEY, None)
+            if node.target == CONVOLUTION and self._is_inner(node):
+                read, weight = node.args[:2]
+                node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(
+                    {read: self._read, weight: self._weight}, _annotated=True
+                )
         return model
 
+    def validate(self, model: GraphModule) -> None:
+        """Nothing to ask: `annotate` names the convolutions one by one."""
+
     def _is_inner(self, convolution: Node) -> bool:
+        read, weight = (node.meta["val"].shape for node in convolution.args[:2])
         modules = convolution.meta.get("nn_module_stack", {}).values()
-        if any(not HEADS.isdisjoint(path.split(".")) for path, _ in modules):
-            return False
-        return is_coarse(convolution.args[0].meta["val"].shape[2], self._image_px)
+        head = any(not HEADS.isdisjoint(path.split(".")) for path, _ in modules)
+        return not head and read[1] == weight[1] and is_coarse(read[2], self._image_px)
 
 
 @torch.no_grad()
 def convert(subject: Subject) -> dict[str, bytes]:
     """The graph as a .pte program with quantised convolutions."""
     example = executorch.example(subject)
-    settings = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
-    quantiser = _Quantiser(subject.px).set_global(settings)
-    prepared = prepare_pt2e(export(subject.rounded, (example,)).module(), quantiser)
+    exported = export(subject.rounded, (example,)).module()
+    prepared = prepare_pt2e(exported, _Quantiser(subject.px))
     prepared(example)
     return executorch.lower(export(convert_pt2e(prepared), (example,)))
