@@ -1,4 +1,4 @@
-"""Batch norms folded into convolutions: the same answers, and never at the price of other ones."""
+"""Layers that become one: the same answers, and never at the price of other ones."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dermdistill.config import NetworkConfig
-from dermdistill.models import Backbone, build_backbone, fold_norms, freeze
+from dermdistill.models import Backbone, build_backbone, fold_norms, freeze, merge_branches
 
 PX, CLASSES = 64, 5
 
@@ -80,3 +80,33 @@ def test_a_map_with_a_second_reader_is_noticed():
     network = used(Backbone(TwoReaders(), (0.5,) * 3, (0.5,) * 3))
     with pytest.warns(UserWarning, match="TwoReaders answers otherwise"):
         assert fold_norms(network, PX) is network
+
+
+def convolutions(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.Conv2d) for module in network.modules())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["mobileone_s0", "repvit_m0_9", "repghostnet_050"])
+def test_branches_become_one_convolution(name):
+    network = used(build_backbone(NetworkConfig(name, "none"), CLASSES))
+    before = copy.deepcopy(network.state_dict())
+    merged = merge_branches(network, PX)
+    assert convolutions(merged) + norms(merged) < convolutions(network) + norms(network) - 10
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    images = torch.rand(2, 3, PX, PX)
+    for one, other in zip(network(images)[:3], merged(images)[:3], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4 * float(one.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_035", "ghostnet_100"])
+def test_a_network_without_branches_is_left_as_it_is(name):
+    network = used(build_backbone(NetworkConfig(name, "none"), CLASSES))
+    assert merge_branches(network, PX) is network
+
+
+def test_a_network_that_timm_merges_wrongly_is_left_as_it_is():
+    """EfficientViT's fused classifier is none any more."""
+    network = used(build_backbone(NetworkConfig("efficientvit_m0", "none"), CLASSES))
+    with pytest.warns(UserWarning, match="answers otherwise with its branches merged"):
+        assert merge_branches(network, PX) is network

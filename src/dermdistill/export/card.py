@@ -23,9 +23,10 @@ def write_card(subject: Subject, models: dict[str, Model]) -> str:
     """The card as Markdown, from the run's own files."""
     origin = subject.origin
     metrics = read_json(subject.run / METRICS)
+    parameters = sum(weight.numel() for weight in subject.graph.network.parameters())
     lines = [
         f"# {subject.run.name}", "", f"> **{RESEARCH_NOTICE}**", "",
-        f"A {origin['network']} of {metrics['cost']['parameters']:,} parameters for square "
+        f"A {origin['network']} of {parameters:,} parameters for square "
         f"dermoscopy images of {subject.px} px, trained by `{origin['method']}`"
         f"{_how(origin['network_config'])}.", "",
         *_figures(metrics), "",

@@ -17,7 +17,7 @@ from dermdistill.data.dataset import Dataset, open_dataset
 from dermdistill.errors import DermdistillError, RunError
 from dermdistill.evaluate.ood.prototypes import load_prototypes
 from dermdistill.export.graph import WHITE, DeployedGraph
-from dermdistill.models import fit_to_8_bits, load_network
+from dermdistill.models import fit_to_8_bits, load_network, merge_branches
 from dermdistill.run import CONFIG, PROVENANCE, read_json
 
 PARITY_IMAGES = 64
@@ -57,7 +57,10 @@ class Subject:
             )
         temperature = decision.calibration.temperature if decision.calibration else 1.0
         prototypes = load_prototypes(run) if decision.ood else None
-        graph = DeployedGraph(load_network(run), origin["input_px"], temperature, prototypes)
+        network = load_network(run)
+        if not origin["network_config"].get("int8"):  # else its branches have grids of their own
+            network = merge_branches(network, origin["input_px"])
+        graph = DeployedGraph(network, origin["input_px"], temperature, prototypes)
         return cls(run, origin, decision, graph.eval())
 
     @property

@@ -17,7 +17,7 @@ from dermdistill.models.backbone import (
 )
 from dermdistill.models.compiled import compile_frozen, compile_learning
 from dermdistill.models.eight_bits import is_coarse
-from dermdistill.models.folding import fold_norms
+from dermdistill.models.folding import fold_norms, merge_branches
 from dermdistill.models.fusion import MetaBlock, MetadataEncoder
 from dermdistill.models.moments import norm_gaps, remembering_norms, with_norms
 from dermdistill.models.pointwise import speed_up_pointwise
@@ -42,6 +42,7 @@ __all__ = [
     "is_coarse",
     "load_best",
     "load_network",
+    "merge_branches",
     "noise_image",
     "norm_gaps",
     "orthogonal_projector",

@@ -1,7 +1,8 @@
-"""Batch norms folded into the convolutions before them, in networks that stay as they are.
+"""Layers that become one, in networks that are trained no more and answer as before.
 
 In evaluation a batch norm is a scale and a shift of every channel, so the convolution before it can
-do both: one pass less over every map, which is a good part of a teacher's time on a CPU.
+do both: one pass less over every map, which is a good part of a teacher's time on a CPU. Networks
+that learn in several branches side by side (MobileOne, RepViT, FastViT) need one of them then.
 """
 
 import copy
@@ -9,6 +10,7 @@ import warnings
 
 import torch
 from timm.layers import BatchNormAct2d
+from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -43,15 +45,55 @@ def fold_norms(network: Backbone, input_px: int) -> Backbone:
         merged = fuse_conv_bn_eval(folded.get_submodule(conv), folded.get_submodule(norm))
         folded.set_submodule(conv, merged)
         folded.set_submodule(norm, _what_is_left(folded.get_submodule(norm)))
-    for before, after in zip(_asked(network, probe), _asked(folded, probe), strict=True):
-        if (before - after).abs().max() > MOST_DIFFERENCE * before.abs().max():
-            warnings.warn(
-                f"{type(network.network).__name__} answers otherwise with its batch norms folded; "
-                "it is asked as it is, which is slower and as right",
-                stacklevel=2,
-            )
-            return network
+    if not _answer_alike(network, folded, probe):
+        _warn_of(network, "its batch norms folded")
+        return network
     return folded
+
+
+@torch.no_grad()
+def merge_branches(network: Backbone, input_px: int) -> Backbone:
+    """A copy whose layers that learn in parallel branches have one convolution each.
+
+    timm knows how, of its networks that do so. Of others the network itself is returned, and where
+    the copy does not answer alike, too.
+
+    Args:
+        network: in evaluation mode.
+        input_px: side of an image of noise that it is asked about before and after.
+
+    Returns:
+        A network in evaluation mode, its answers as before to rounding.
+
+    Source: Ding et al., RepVGG: Making VGG-style ConvNets Great Again, CVPR 2021, section 3.3.
+    """
+    merged = copy.deepcopy(network)
+    reparameterize_model(merged.network, inplace=True)
+    if len(list(merged.modules())) == len(list(network.modules())):
+        return network
+    try:
+        alike = _answer_alike(network, merged.eval(), noise_image(network, input_px))
+    except AttributeError:  # timm's fused classifiers of LeViT and its kin are none
+        alike = False
+    if not alike:
+        _warn_of(network, "its branches merged")
+        return network
+    return merged
+
+
+def _answer_alike(network: Backbone, changed: Backbone, probe: Tensor) -> bool:
+    return all(
+        (before - after).abs().max() <= MOST_DIFFERENCE * before.abs().max()
+        for before, after in zip(_asked(network, probe), _asked(changed, probe), strict=True)
+    )
+
+
+def _warn_of(network: Backbone, how: str) -> None:
+    warnings.warn(
+        f"{type(network.network).__name__} answers otherwise with {how}; it is asked as it is, "
+        "which is slower and as right",
+        stacklevel=3,
+    )
 
 
 def _asked(network: Backbone, probe: Tensor) -> tuple[Tensor, ...]:
