@@ -15,6 +15,7 @@ from dermdistill.report.names import named
 from dermdistill.report.runs import read_run
 from dermdistill.report.tables import Cell, Table
 from dermdistill.report.verdicts import difference_words
+from dermdistill.run import PROVENANCE, read_json, write_json
 from report_runs import write_groups, write_pair, write_run
 from test_report import Page
 
@@ -139,3 +140,21 @@ def test_a_config_that_cannot_be_read_leaves_the_defaults(tmp_path):
     (run / "config.yaml").write_text("nothing: [\n")
     (run / "parity.json").unlink()
     assert judge([read_run(run)])[0].made.settings.draws == 2000
+
+
+def test_what_was_pruned_or_computes_in_8_bits_is_called_so(tmp_path):
+    """Runs of one method and network, told apart by what a reader knows them by."""
+    starts = {"plain": {}, "narrow": {"prune_ratio": 0.3},
+              "both": {"prune_ratio": 0.3, "int8": True}}  # fmt: skip
+    records = []
+    for name, start in starts.items():
+        run = write_run(tmp_path / name)
+        made = read_json(run / PROVENANCE)
+        key = {"network": start}
+        write_json(run / PROVENANCE, made | {"network_config": start, "key": key})
+        records.append(read_run(run))
+    assert [record.label for record in named(records)] == [
+        "ssd_kd, mobilenetv2_100",
+        "ssd_kd, mobilenetv2_100, pruned by 0.3",
+        "ssd_kd, mobilenetv2_100, pruned by 0.3, in 8 bits",
+    ]

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from dermdistill.report.runs import RunRecord
 
@@ -37,7 +38,15 @@ def _ways(record: RunRecord) -> tuple[str, ...]:
         short, long = str(made["method"]), f"{made['method']}, {network}"
     else:
         short = long = f"{record.stage} {network}"
-    return short, long, f"{long} ({digest})"
+    full = long + _changed(made.get("network_config") or {})
+    return short, long, full, f"{full} ({digest})"
+
+
+def _changed(network_config: dict[str, Any]) -> str:
+    """What training began by doing to a finished network."""
+    pruned = network_config.get("prune_ratio")
+    cut = f", pruned by {pruned}" if pruned else ""
+    return cut + (", in 8 bits" if network_config.get("int8") else "")
 
 
 def _shortest(ways: Sequence[tuple[str, ...]]) -> list[str]:
