@@ -78,18 +78,41 @@ def test_int8_models_are_smaller_and_not_the_same(bundle, name):
     assert apart.max() > 1e-6
 
 
+def other(network: str) -> Subject:
+    """The exported run with another, untrained network in its place."""
+    built = build_backbone(NetworkConfig(network, "none"), len(small.dataset().classes))
+    graph = DeployedGraph(built.eval(), small.PX).eval()
+    return replace(Subject.of(small.exported()), graph=graph)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in RUNNABLE if FORMATS[name].precision == "int8"])
 def test_8_bits_whatever_follows_a_convolution(name):
     """A quantiser that leaves out what stands before a ReLU keeps most of a ResNet in fp32."""
-    network = build_backbone(NetworkConfig("test_resnet", "none"), len(small.dataset().classes))
-    graph = DeployedGraph(network.eval(), small.PX).eval()
-    subject = replace(Subject.of(small.exported()), graph=graph)
-    weights = sum(value.numel() for value in network.state_dict().values())
-    files = importlib.import_module(f"dermdistill.export.{export.CONVERTERS[name]}").convert(
-        subject
-    )
-    assert sum(map(len, files.values())) < 1.5 * weights
+    subject = other("test_resnet")
+    weights = sum(value.numel() for value in subject.graph.network.state_dict().values())
+    converter = importlib.import_module(f"dermdistill.export.{export.CONVERTERS[name]}")
+    assert sum(map(len, converter.convert(subject).values())) < 1.5 * weights
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "executorch-int8" not in RUNNABLE, reason="pip install 'dermdistill[executorch]'"
+)
+def test_executorch_answers_behind_attention():
+    """A map that was tokens before cannot be read in 8 bits there; the rest of its network can."""
+    from executorch.runtime import Runtime
+
+    from dermdistill.export import executorch_int8
+
+    subject = other("efficientvit_b0")
+    (content,) = executorch_int8.convert(subject).values()
+    method = Runtime.get().load_program(content).load_method("forward")
+    images = noise(3)
+    found = [method.execute([torch.from_numpy(one[None]).float()])[0][0] for one in images]
+    assert np.abs(np.stack(found) - subject.answers(images).probabilities).max() < 0.02
+    plain = sum(value.numel() for value in subject.graph.network.state_dict().values()) * 4
+    assert len(content) < 0.8 * plain
 
 
 @pytest.mark.slow

@@ -18,7 +18,12 @@ from dermdistill.export.subject import Subject
 from dermdistill.models import is_coarse
 
 PACKAGES = (*executorch.PACKAGES, "torchao")
-CONVOLUTION = torch.ops.aten.conv2d.default
+aten = torch.ops.aten
+CONVOLUTION = aten.conv2d.default
+# What gives a map another layout than a convolution's: ExecuTorch 1.5 does not put it back before
+# it reads 8 bits, and its program then stops (the attention of EfficientViT).
+LAYING_OUT = {aten.reshape.default, aten.view.default, aten.transpose.int, aten.permute.default}
+PASSING = {aten.dropout.default, aten.contiguous.default}
 HEADS = {"class_maps", "prototypes"}  # of DeployedGraph, which read the last map in fp32
 
 
@@ -46,6 +51,11 @@ class _Quantiser(Quantizer):
         """Nothing to ask: `annotate` names the convolutions one by one."""
 
     def _is_inner(self, convolution: Node) -> bool:
+        maker = convolution.args[0]
+        while maker.target in PASSING:
+            maker = maker.args[0]
+        if maker.target in LAYING_OUT:
+            return False
         read, weight = (node.meta["val"].shape for node in convolution.args[:2])
         modules = convolution.meta.get("nn_module_stack", {}).values()
         head = any(not HEADS.isdisjoint(path.split(".")) for path, _ in modules)
