@@ -1,13 +1,15 @@
 """Accuracy against size and time: a ladder of students at one budget, and the best of each size.
 
     python benchmarks/front.py --config RECIPE.yaml --output FOLDER [--networks A,B] [--seeds 1,2]
+        [--runs RUN ...]
 
 For example on HAM10000 at 64 px: recipes/front_ham10000.yaml. Whatever is finished is found again,
 so a killed ladder, given again, continues; it goes seed by seed, so that one cut short compares all
-networks. Then every network's first export answers one image at a time by ONNX Runtime in one
-thread, all taking turns. Writes FOLDER/front.csv, front.md and front.png. A network is on the front
-if none is both at least as accurate, by the mean of the test part's balanced accuracy over seeds,
-and at least as fast.
+networks. Beside it stand other finished runs on the same images, pruned or pretrained ones. Then
+every network's first export answers one image at a time by ONNX Runtime in one thread, all taking
+turns. Writes FOLDER/front.csv, front.md and front.png. A network is on the front if none is both at
+least as accurate, by the mean of the test part's balanced accuracy over seeds, and at least as
+fast.
 """
 
 import argparse
@@ -26,21 +28,36 @@ from dermdistill.bundle import Bundle, open_runtime
 from dermdistill.config import Config, load_config
 from dermdistill.distill import distill
 from dermdistill.export import BUNDLE, export_run
-from dermdistill.run import METRICS, atomic_write, read_json, write_text
+from dermdistill.run import METRICS, PROVENANCE, atomic_write, read_json, write_text
 from latency import take_turns
 
-NETWORKS = "lcnet_050,mobilenetv3_small_100,mobilenetv2_100,mobilenetv4_conv_small,ghostnet_100"
+NETWORKS = (
+    "test_efficientnet,mobilenetv2_035,lcnet_050,mobilenetv3_small_100,mobilenetv2_100,"
+    "mobilenetv4_conv_small,ghostnet_100,mobilenetv3_large_100"
+)
 FIGURE = "balanced_accuracy"
 
 
-def line(config: Config, network: str, seed: int) -> dict:
-    """One student, trained or found."""
+def train(config: Config, network: str, seed: int) -> Path:
+    """The run of one student, made or found."""
     start = replace(config.student.network, name=network)
-    run = distill(replace(config, seed=seed, student=replace(config.student, network=start)))
-    metrics = read_json(run / METRICS)
-    return {"network": network, "seed": seed, "run": str(run),
+    return distill(replace(config, seed=seed, student=replace(config.student, network=start)))
+
+
+def line(run: Path) -> dict:
+    """What the table needs of a finished run."""
+    metrics, origin = read_json(run / METRICS), read_json(run / PROVENANCE)
+    return {"network": label(origin["network_config"]), "seed": origin["seed"], "run": str(run),
             "parameters": metrics["cost"]["parameters"], FIGURE: metrics["test"][FIGURE],
-            "macro_auc": metrics["test"]["macro_auc"], "wall_s": metrics["wall_s"]}  # fmt: skip
+            "macro_auc": metrics["test"]["macro_auc"], "wall_s": metrics["wall_s"],
+            "data": origin["key"]["data"]}  # fmt: skip
+
+
+def label(start: dict) -> str:
+    """A network's name, and what it started from."""
+    if start.get("prune_ratio"):
+        return f"{start['name']}, pruned by {start['prune_ratio']}"
+    return start["name"] + (", pretrained" if start["weights"] != "none" else "")
 
 
 def exports(lines: list[dict]) -> dict[str, Bundle]:
@@ -80,27 +97,28 @@ def summary(lines: list[dict], costs: dict[str, tuple[float, float]]) -> pd.Data
 
 def draw(table: pd.DataFrame, path: Path) -> None:
     """Balanced accuracy with the range over seeds against time and against size."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(12, 5), sharey=True, layout="constrained")
     for axis, column, label in zip(
         axes,
         ("ms", "parameters"),
         ("one image, one thread, ms", "parameters, million"),
         strict=True,
     ):
-        x = table[column] / (1e6 if column == "parameters" else 1)
-        spread = [table["mean"] - table.low, table.high - table["mean"]]
-        axis.errorbar(x, table["mean"], spread, fmt="o", color="tab:blue", capsize=3)
-        for name, here, height in zip(table.index, x, table["mean"], strict=True):
-            axis.annotate(name, (here, height), xytext=(5, 4), textcoords="offset points",
-                          fontsize=7)  # fmt: skip
+        unit = 1e6 if column == "parameters" else 1
+        for name, row in table.iterrows():
+            x, tint = row[column] / unit, "tab:blue" if row.front else "tab:gray"
+            spread = [[row["mean"] - row.low], [row.high - row["mean"]]]
+            axis.errorbar(x, row["mean"], spread, fmt="o", color=tint, capsize=3)
+            axis.annotate(name, (x, row["mean"]), xytext=(7, 6 if row.front else -12),
+                          textcoords="offset points", fontsize=8, color=tint, zorder=1)  # fmt: skip
+        axis.set_xlim(0, 1.45 * table[column].max() / unit)
         axis.set_xlabel(label)
-        axis.margins(x=0.25)
         axis.grid(alpha=0.3)
     front = table[table.front]
     axes[0].step(front.ms, front["mean"], where="post", color="tab:blue", alpha=0.4)
     axes[0].set_ylabel("test balanced accuracy")
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+        figure.savefig(temporary, dpi=130, format="png")
     plt.close(figure)
 
 
@@ -126,11 +144,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", required=True, type=Path, help="where runs and tables go")
     parser.add_argument("--networks", default=NETWORKS)
     parser.add_argument("--seeds", default="1,2")
+    parser.add_argument("--runs", nargs="*", type=Path, default=[], help="finished ones, beside")
     parser.add_argument("--rounds", type=int, default=200)
     given = parser.parse_args(arguments)
     config = replace(load_config(given.config), output=str(given.output))
-    lines = [line(config, network, int(seed)) for seed in given.seeds.split(",")
-             for network in given.networks.split(",")]  # fmt: skip
+    runs = [train(config, network, int(seed)) for seed in given.seeds.split(",")
+            for network in given.networks.split(",")]  # fmt: skip
+    lines = [line(run) for run in [*runs, *given.runs]]
+    others = [row["run"] for row in lines if row["data"] != lines[0]["data"]]
+    if others:
+        parser.error(f"not on the images of {lines[0]['run']}, so not comparable: {others}")
     table = summary(lines, measured(exports(lines), given.rounds))
     with atomic_write(given.output / "front.csv") as temporary:
         table.to_csv(temporary)
