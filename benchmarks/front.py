@@ -98,7 +98,7 @@ def summary(lines: list[dict], costs: dict[str, tuple[float, float]]) -> pd.Data
 def draw(table: pd.DataFrame, path: Path) -> None:
     """Balanced accuracy with the range over seeds against time and against size."""
     figure, axes = plt.subplots(1, 2, figsize=(12, 5), sharey=True, layout="constrained")
-    for axis, column, label in zip(
+    for axis, column, title in zip(
         axes,
         ("ms", "parameters"),
         ("one image, one thread, ms", "parameters, million"),
@@ -112,7 +112,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
             axis.annotate(name, (x, row["mean"]), xytext=(7, 6 if row.front else -12),
                           textcoords="offset points", fontsize=8, color=tint, zorder=1)  # fmt: skip
         axis.set_xlim(0, 1.45 * table[column].max() / unit)
-        axis.set_xlabel(label)
+        axis.set_xlabel(title)
         axis.grid(alpha=0.3)
     front = table[table.front]
     axes[0].step(front.ms, front["mean"], where="post", color="tab:blue", alpha=0.4)

@@ -19,6 +19,7 @@ from dermdistill import export
 from dermdistill.bundle import Bundle, open_runtime
 from dermdistill.bundle.formats import FORMATS
 from dermdistill.bundle.predict import predict_files
+from dermdistill.commands import deploy
 from dermdistill.config import NetworkConfig
 from dermdistill.errors import ConfigError, DataError, RunError, ToolchainError
 from dermdistill.evaluate.calibration import Scaling
@@ -268,3 +269,13 @@ def test_an_absent_toolchain_says_what_to_install(run, monkeypatch):
         export.export_run(run, ["onnx"])
     with pytest.raises(ToolchainError, match=r"pip install 'dermdistill\[x\]'"):
         predict_files(run / "bundle.zip", ["any.jpg"])
+
+
+@pytest.mark.parametrize(("least", "told"), [(0.0, False), (1.01, True)])
+def test_where_8_bits_cost_answers_the_way_out_is_named(run, monkeypatch, capsys, least, told):
+    """fp32 formats are held to more than this, so only the 8-bit one is named."""
+    monkeypatch.setattr(deploy, "LEAST_AGREEMENT", least)
+    deploy.export(str(run), "onnx,onnx-int8")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("onnx-int8: under 101%") is told
+    assert ("--student.network.int8 true" in last) is told

@@ -6,6 +6,8 @@ from pathlib import Path
 from dermdistill.errors import ConfigError
 from dermdistill.run import RESEARCH_NOTICE
 
+LEAST_AGREEMENT = 0.99  # of an 8-bit model's first answers with fp32's
+
 
 def export(run: str, to: str = "onnx", output: str | None = None) -> None:
     """Export a run's network as a bundle, and compare every format with torch on real images.
@@ -21,6 +23,18 @@ def export(run: str, to: str = "onnx", output: str | None = None) -> None:
     for name, model in models.items():
         print(f"{name:<18} {_parity(model.parity)}")
     print(f"bundle: {output or Path(run) / BUNDLE}")
+    apart = [name for name, model in models.items() if _answers_otherwise(model)]
+    if apart:
+        print(
+            f"{', '.join(apart)}: under {LEAST_AGREEMENT:.0%} the same answers. Training the "
+            "student on in 8 bits keeps more: --student.network.int8 true, see docs/bundle.md"
+        )
+
+
+def _answers_otherwise(model) -> bool:
+    """Whether an 8-bit model is farther from torch than 8 bits need be."""
+    rounded, parity = model.precision == "int8", model.parity
+    return rounded and parity is not None and parity.top1_agreement < LEAST_AGREEMENT
 
 
 def _parity(parity) -> str:

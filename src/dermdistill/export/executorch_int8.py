@@ -28,8 +28,8 @@ HEADS = {"class_maps", "prototypes"}  # of DeployedGraph, which read the last ma
 
 
 class _Quantiser(Quantizer):
-    """What XNNPACK can do, of coarse maps alone and whatever follows: its own leaves out those
-    before a ReLU, of which it knows no range in advance.
+    """Dense convolutions on coarse maps, whatever follows: XNNPACK's own quantiser leaves out those
+    before a ReLU where each image has its own range.
     """
 
     def __init__(self, image_px: int):
