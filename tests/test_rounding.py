@@ -19,6 +19,11 @@ def problem(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(weight), torch.from_numpy(mixed.transpose(0, 2, 1) @ mixed / 40)
 
 
+def each_on_grid(weight: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
+    """Of several maps side by side."""
+    return torch.stack([on_grid(*one) for one in zip(weight, moments, strict=True)])
+
+
 def corrected(weight: np.ndarray, moments: np.ndarray) -> np.ndarray:
     """One output's weights: round one, then solve for the best of those still free."""
     step = np.abs(weight).max() / STEPS
@@ -38,7 +43,7 @@ def corrected(weight: np.ndarray, moments: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(5))
 def test_each_weight_makes_up_for_those_before_it(seed):
     weight, moments = problem(seed)
-    found = on_grid(weight, moments).numpy()
+    found = each_on_grid(weight, moments).numpy()
     for group in range(GROUPS):
         for output in range(OUTPUTS):
             wanted = corrected(weight[group, output].numpy(), moments[group].numpy())
@@ -54,7 +59,7 @@ def test_answers_move_less_than_by_the_nearest_steps():
     for seed in range(20):
         weight, moments = problem(seed)
         step = weight.abs().amax(2, keepdim=True) / STEPS
-        ours += error(on_grid(weight, moments))
+        ours += error(each_on_grid(weight, moments))
         theirs += error((weight / step).round() * step)
     assert ours < 0.6 * theirs
 
@@ -62,14 +67,14 @@ def test_answers_move_less_than_by_the_nearest_steps():
 def test_independent_inputs_leave_nothing_to_make_up_for():
     weight, _ = problem(1)
     step = weight.abs().amax(2, keepdim=True) / STEPS
-    found = on_grid(weight, torch.eye(INPUTS).double().repeat(GROUPS, 1, 1))
+    found = each_on_grid(weight, torch.eye(INPUTS).double().repeat(GROUPS, 1, 1))
     assert torch.allclose(found, (weight / step).round() * step)
 
 
 def test_dead_inputs_and_dead_outputs_stay_finite():
     weight, moments = problem(2)
     weight[0, 0], moments[1] = 0, 0
-    found = on_grid(weight, moments)
+    found = each_on_grid(weight, moments)
     assert found.isfinite().all()
     assert (found[0, 0] == 0).all()
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dermdistill.models.eight_bits import STEPS, for_each_coarse
+from dermdistill.models.eight_bits import STEPS, for_each_coarse, weight_steps
 from dermdistill.models.equalising import equalise
 
 DAMPING = 0.01  # of the mean square of a layer's inputs, so that unused ones leave it solvable
@@ -50,46 +50,43 @@ def round_weights(network: nn.Module, images: Float[Tensor, "samples 3 rows cols
 
 
 def on_grid(
-    weight: Float[Tensor, "groups outputs inputs"], moments: Float[Tensor, "groups inputs inputs"]
-) -> Float[Tensor, "groups outputs inputs"]:
+    weight: Float[Tensor, "outputs inputs"], moments: Float[Tensor, "inputs inputs"]
+) -> Float[Tensor, "outputs inputs"]:
     """The weights as whole numbers of steps, an output's largest being 127 of them.
 
     Args:
-        weight: of linear maps side by side.
-        moments: mean of x x^T over the inputs x of each.
+        weight: of a linear map.
+        moments: mean of x x^T over its inputs x.
 
     Source: Frantar, Ashkboos, Hoefler and Alistarh, GPTQ, ICLR 2023, algorithm 1 without its
         blocks; the largest weight is never moved, so that whoever looks for the grid finds it.
     """
-    largest = weight.abs() == weight.abs().amax(2, keepdim=True)
-    tiny = torch.finfo(weight.dtype).tiny
-    step = (weight.abs().amax(2, keepdim=True) / STEPS).clamp_min(tiny)
-    mean_square = moments.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-    damping = DAMPING * mean_square[:, None, None] * torch.eye(moments.shape[1]).to(moments)
+    largest = weight.abs() == weight.abs().amax(1, keepdim=True)
+    step = weight_steps(weight)
+    mean_square = moments.diagonal().mean().clamp_min(1e-12)
+    damping = DAMPING * mean_square * torch.eye(len(moments)).to(moments)
     after = torch.linalg.cholesky(torch.linalg.inv(moments + damping), upper=True)
     left, found = weight.clone(), torch.empty_like(weight)
-    for place in range(weight.shape[2]):
-        one, later = slice(place, place + 1), slice(place + 1, None)
-        wanted = torch.where(largest[..., one], weight[..., one], left[..., one])
-        found[..., one] = (wanted / step).round().clamp(-STEPS, STEPS) * step
-        error = (left[..., one] - found[..., one]) / after[:, one, one]
-        left[..., later] -= error * after[:, one, later]
+    for place in range(weight.shape[1]):
+        wanted = torch.where(largest[:, place], weight[:, place], left[:, place])
+        found[:, place] = (wanted / step).round().clamp(-STEPS, STEPS) * step
+        error = (left[:, place] - found[:, place]) / after[place, place]
+        left[:, place + 1 :] -= error[:, None] * after[place, place + 1 :]
     return found
 
 
 def _round(conv: nn.Conv2d, read: Tensor) -> None:
-    weight = conv.weight.flatten(1).unflatten(0, (conv.groups, -1)).double()
-    conv.weight.copy_(on_grid(weight, _moments(conv, read)).reshape(conv.weight.shape))
+    rounded = on_grid(conv.weight.flatten(1).double(), _moments(conv, read))
+    conv.weight.copy_(rounded.reshape(conv.weight.shape))
 
 
-def _moments(conv: nn.Conv2d, images: Tensor) -> Float[Tensor, "groups inputs inputs"]:
+def _moments(conv: nn.Conv2d, images: Tensor) -> Float[Tensor, "inputs inputs"]:
     """Mean of x x^T over patches x of what a convolution reads."""
     half = [rate * (side - 1) // 2
             for rate, side in zip(conv.dilation, conv.kernel_size, strict=True)]  # fmt: skip
     total = 0
     for image in images.split(1):  # all patches of all images at once would fill the memory
         patches = F.unfold(image, conv.kernel_size, conv.dilation, half)[0]
-        patches = patches[:, :: max(1, patches.shape[1] // PATCHES) | 1]
-        x = patches.double().unflatten(0, (conv.groups, -1))
-        total = total + x @ x.mT / x.shape[2]
+        x = patches[:, :: max(1, patches.shape[1] // PATCHES) | 1].double()
+        total = total + x @ x.mT / x.shape[1]
     return total / len(images)
