@@ -11,7 +11,6 @@ failed that EXPECTED does not explain; beside the file then stands its table as 
 
 import argparse
 import csv
-import importlib
 import io
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from dermdistill.bundle.manifest import Input, Model
 from dermdistill.bundle.runtimes import Answers, load_runtime
 from dermdistill.config import NetworkConfig
 from dermdistill.evaluate.ood.strangers import noise_images
-from dermdistill.export import CONVERTERS, compare
+from dermdistill.export import compare, converter
 from dermdistill.export.graph import DeployedGraph
 from dermdistill.export.subject import Subject
 from dermdistill.models import build_backbone, merge_branches
@@ -138,8 +137,7 @@ def try_pair(subject: Untrained, format_name: str) -> dict[str, Any]:
     row = {"network": subject.name, "format": format_name,
            "parameters": sum(p.numel() for p in subject.graph.network.parameters()),
            "cam": subject.graph.class_maps is not None}  # fmt: skip
-    module = importlib.import_module(f"dermdistill.export.{CONVERTERS[format_name]}")
-    files = module.convert(subject)
+    files = converter(format_name).convert(subject)
     row["mb"] = round(sum(map(len, files.values())) / 1e6, 3)
     if not can_run(format_name):
         return row | {"reason": "converted, not run here"}

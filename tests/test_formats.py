@@ -1,6 +1,5 @@
 """Every format whose tools are installed here, from a trained run to answers and back."""
 
-import importlib
 import importlib.util
 import json
 import subprocess
@@ -91,8 +90,8 @@ def test_8_bits_whatever_follows_a_convolution(name):
     """A quantiser that leaves out what stands before a ReLU keeps most of a ResNet in fp32."""
     subject = other("test_resnet")
     weights = sum(value.numel() for value in subject.graph.network.state_dict().values())
-    converter = importlib.import_module(f"dermdistill.export.{export.CONVERTERS[name]}")
-    assert sum(map(len, converter.convert(subject).values())) < 1.5 * weights
+    files = export.converter(name).convert(subject)
+    assert sum(map(len, files.values())) < 1.5 * weights
 
 
 @pytest.mark.slow

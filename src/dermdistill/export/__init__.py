@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -33,7 +34,7 @@ from dermdistill.run import METRICS, atomic_write, read_json, write_json
 BUNDLE, PARITY = "bundle.zip", "parity.json"  # in the run directory
 # Of a probability. Kernels of two runtimes differ by about 1e-6 in fp32; more is a wrong graph.
 FP32_TOLERANCE = 1e-4
-# format -> module here, which has `convert(subject) -> files` and names its PACKAGES.
+# format -> module here, see `converter`.
 CONVERTERS = {
     "onnx": "onnx",
     "onnx-int8": "onnx_int8",
@@ -74,7 +75,7 @@ def export_run(
     answers = subject.answers(pixels)
     models, files = {}, {}
     for name in to:
-        converted = importlib.import_module(f"{__name__}.{CONVERTERS[name]}").convert(subject)
+        converted = converter(name).convert(subject)
         models[name] = _describe(name, converted, subject, (pixels, source, answers))
         files |= {f"models/{name}/{file}": content for file, content in converted.items()}
     path = output or run / BUNDLE
@@ -82,6 +83,11 @@ def export_run(
     write_json(run / PARITY, {name: model.parity and asdict(model.parity)
                               for name, model in models.items()})  # fmt: skip
     return models
+
+
+def converter(name: str) -> ModuleType:
+    """The module that writes a format: `convert(subject)` gives its files, PACKAGES made them."""
+    return importlib.import_module(f"{__name__}.{CONVERTERS[name]}")
 
 
 def _require_writer(name: str, known: Format) -> None:
@@ -97,7 +103,6 @@ def _describe(
 ) -> Model:
     """A converted model's description, with its distance from torch measured by its runtime."""
     known = FORMATS[name]
-    module = importlib.import_module(f"{__name__}.{CONVERTERS[name]}")
     model = Model(
         engine=known.engine,
         precision=known.precision,
@@ -106,7 +111,7 @@ def _describe(
         outputs=known.outputs(subject.graph.output_names),
         parity=None,
         made_with={package: importlib.metadata.version(package)
-                   for package in ("torch", *module.PACKAGES)},
+                   for package in ("torch", *converter(name).PACKAGES)},
     )  # fmt: skip
     if known.reader is None:
         return model
