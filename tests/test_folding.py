@@ -1,6 +1,7 @@
 """Layers that become one: the same answers, and never at the price of other ones."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -28,15 +29,21 @@ def norms(network: nn.Module) -> int:
     return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
+def before_and_after(change: Callable, name: str) -> tuple[Backbone, Backbone]:
+    """A used network, which a change leaves as it was, and what the change makes of it."""
+    network = used(build_backbone(NetworkConfig(name, "none"), CLASSES))
+    before = copy.deepcopy(network.state_dict())
+    changed = change(network, PX)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    return network, changed
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "mobilenetv3_small_050"])
 def test_answers_stay_and_no_norm_does(name):
-    network = used(build_backbone(NetworkConfig(name, "none"), CLASSES))
-    before = copy.deepcopy(network.state_dict())
-    folded = fold_norms(network, PX)
+    network, folded = before_and_after(fold_norms, name)
     assert norms(network) > 0
     assert norms(folded) == 0
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     images = torch.rand(2, 3, PX, PX, dtype=torch.float64)
     for one, other in zip(network.double()(images)[:3], folded.double()(images)[:3], strict=True):
         # The fold was computed in fp32.
@@ -89,11 +96,8 @@ def convolutions(network: nn.Module) -> int:
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["mobileone_s0", "repvit_m0_9", "repghostnet_050"])
 def test_branches_become_one_convolution(name):
-    network = used(build_backbone(NetworkConfig(name, "none"), CLASSES))
-    before = copy.deepcopy(network.state_dict())
-    merged = merge_branches(network, PX)
+    network, merged = before_and_after(merge_branches, name)
     assert convolutions(merged) + norms(merged) < convolutions(network) + norms(network) - 10
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     images = torch.rand(2, 3, PX, PX)
     for one, other in zip(network(images)[:3], merged(images)[:3], strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-4 * float(one.abs().max()))
